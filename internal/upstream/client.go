@@ -1,0 +1,620 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sony/gobreaker/v2"
+	"golang.org/x/time/rate"
+)
+
+// Class is what a call is to the cloud. Each class has breakers of its own, so
+// that a login that fails does not stop reads with a token that still works.
+type Class int
+
+// The classes.
+const (
+	ClassRead Class = iota
+	ClassWrite
+	ClassLogin
+)
+
+// String returns the class as it stands in metric labels.
+func (c Class) String() string { return [...]string{"read", "write", "login"}[c] }
+
+// MaxBody bounds the body of one answer after decompression, in bytes. A page
+// of 100 notebooks is about 100 kB.
+const MaxBody = 16 << 20
+
+// ClientConfig configures a Client. Zero fields have the documented default.
+type ClientConfig struct {
+	// Cloud is the configured name of the account; it stands in errors, logs
+	// and metrics. Required.
+	Cloud string
+	// Timeout bounds one call, from connecting to the last byte. Default 10 s.
+	Timeout time.Duration
+	Breaker BreakerConfig
+	Budget  BudgetConfig
+	// Transport sends the requests. Default: a connection pool of this
+	// client's own, so that a cloud that hangs holds only its own connections.
+	Transport http.RoundTripper
+	// Logger gets one line for each change of a breaker's state. Default: none.
+	Logger *slog.Logger
+	// Metrics gets the outcome of every call. Default: none.
+	Metrics *Metrics
+}
+
+// BreakerConfig says when a breaker opens: when, within the rolling Window, at
+// least MinRequests calls were made and FailureRatio of them failed. It then
+// refuses calls for OpenFor and lets a single one through after that.
+type BreakerConfig struct {
+	Window       time.Duration // default 60 s
+	MinRequests  uint32        // default 5
+	FailureRatio float64       // default 0.5
+	OpenFor      time.Duration // default 30 s
+}
+
+func (c BreakerConfig) withDefaults() BreakerConfig {
+	if c.Window == 0 {
+		c.Window = time.Minute
+	}
+	if c.MinRequests == 0 {
+		c.MinRequests = 5
+	}
+	if c.FailureRatio == 0 {
+		c.FailureRatio = 0.5
+	}
+	if c.OpenFor == 0 {
+		c.OpenFor = 30 * time.Second
+	}
+	return c
+}
+
+// BudgetConfig keeps the calls of an account below its quota in every hour.
+// CallsPerHour zero means that there is no quota.
+type BudgetConfig struct {
+	CallsPerHour int
+	// Burst of them may be made at once. Default: a tenth of CallsPerHour.
+	Burst int
+	// WriteShare of them is kept for writes. Default 0.2.
+	WriteShare float64
+}
+
+// Client carries the calls of one Provider to its cloud: call budget → circuit
+// breaker( send → read, bounded → classify and decode ). It is safe for
+// concurrent use. Close releases its connections.
+type Client struct {
+	cloud     string
+	timeout   time.Duration
+	breaker   BreakerConfig
+	transport http.RoundTripper
+	log       *slog.Logger
+	metrics   *Metrics
+
+	callsPerHour int
+	reads        *rate.Limiter // nil without a budget
+	writes       *rate.Limiter
+
+	mu       sync.Mutex // guards breakers
+	breakers map[breakerKey]*breaker
+}
+
+type breakerKey struct {
+	scope string
+	class Class
+}
+
+type breaker struct {
+	cb *gobreaker.CircuitBreaker[struct{}]
+	// openUntil is the Unix nanosecond at which an open breaker lets a probe
+	// through. It is set inside gobreaker's callback, hence an atomic.
+	openUntil atomic.Int64
+}
+
+// NewClient returns a Client for one account.
+func NewClient(cfg ClientConfig) *Client {
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 10 * time.Second
+	}
+	if cfg.Transport == nil {
+		cfg.Transport = &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+			ForceAttemptHTTP2:      true,
+			MaxConnsPerHost:        16,
+			MaxIdleConnsPerHost:    4,
+			IdleConnTimeout:        90 * time.Second,
+			TLSHandshakeTimeout:    5 * time.Second,
+			MaxResponseHeaderBytes: 64 << 10,
+		}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	c := &Client{
+		cloud: cfg.Cloud, timeout: cfg.Timeout, breaker: cfg.Breaker.withDefaults(), transport: cfg.Transport,
+		log: cfg.Logger, metrics: cfg.Metrics, breakers: map[breakerKey]*breaker{},
+	}
+	if b := cfg.Budget; b.CallsPerHour > 0 {
+		if b.Burst == 0 {
+			b.Burst = max(b.CallsPerHour/10, 2)
+		}
+		if b.WriteShare == 0 {
+			b.WriteShare = 0.2
+		}
+		c.callsPerHour = b.CallsPerHour
+		// A bucket that starts full gives burst + rate × 1 h within an hour, so
+		// the burst is taken off the rate.
+		perSecond := float64(max(b.CallsPerHour-b.Burst, 1)) / 3600
+		writeBurst := max(int(float64(b.Burst)*b.WriteShare), 1)
+		c.reads = rate.NewLimiter(rate.Limit(perSecond*(1-b.WriteShare)), max(b.Burst-writeBurst, 1))
+		c.writes = rate.NewLimiter(rate.Limit(perSecond*b.WriteShare), writeBurst)
+	}
+	return c
+}
+
+// Close releases the idle connections of the client's own pool.
+func (c *Client) Close() {
+	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
+// Cloud returns the configured name of the account.
+func (c *Client) Cloud() string { return c.cloud }
+
+// Call is one request to a cloud.
+type Call struct {
+	Op       string // list, change_image, …: a label of low cardinality
+	Location string
+	// Scope names the breaker that guards the call. Default: Location. Calls to
+	// a host that serves several locations name the host's role instead.
+	Scope string
+	Class Class
+	// Request builds the request.
+	Request func(ctx context.Context) (*http.Request, error)
+	// Decode classifies and decodes the answer. It runs inside the breaker: an
+	// *Error of a kind that trips is a failure of the cloud, even on HTTP 200.
+	// It needs to fill only Kind, Code, Message, RequestID and RetryAfter. Any
+	// other error counts as KindBadResponse.
+	Decode func(Response) error
+	// Secrets must not appear in the text that is kept of an answer.
+	Secrets []Secret
+}
+
+// Response is an answer of a cloud, read to its end.
+type Response struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// maxBudgetWait bounds how long a call waits for the call budget before it is
+// refused instead, in case its context allows longer.
+const maxBudgetWait = time.Minute
+
+// Do makes one attempt at a call. It returns nil, an *Error, or the context's
+// error when ctx ended first.
+func (c *Client) Do(ctx context.Context, call Call) error {
+	start := time.Now()
+	err := c.do(ctx, call)
+	c.metrics.observe(c.cloud, call, time.Since(start), err)
+	return err
+}
+
+func (c *Client) do(ctx context.Context, call Call) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if call.Scope == "" {
+		call.Scope = call.Location
+	}
+	br := c.breakerFor(call.Scope, call.Class)
+	// Asked before the budget, so that calls that will be refused spend none.
+	if br.cb.State() == gobreaker.StateOpen {
+		return c.refused(call, br)
+	}
+	if err := c.spend(ctx, call); err != nil {
+		return err
+	}
+	_, err := br.cb.Execute(func() (struct{}, error) { return struct{}{}, c.attempt(ctx, call) })
+	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
+		return c.refused(call, br)
+	}
+	return err
+}
+
+// refused is the error for a call that the breaker did not let through.
+func (c *Client) refused(call Call, br *breaker) error {
+	// A half-open breaker whose one probe is under way has no time of its own.
+	retry := max(time.Until(time.Unix(0, br.openUntil.Load())), time.Second)
+	return &Error{Cloud: c.cloud, Location: call.Location, Op: call.Op, Kind: KindCircuitOpen, RetryAfter: retry}
+}
+
+// spend takes a call from the budget, waiting for one if that is soon enough.
+func (c *Client) spend(ctx context.Context, call Call) error {
+	if c.reads == nil {
+		return nil
+	}
+	limiter := c.reads
+	if call.Class == ClassWrite {
+		limiter = c.writes
+		if limiter.Tokens() < 1 && c.reads.Tokens() >= 1 {
+			limiter = c.reads // the reserve is for writes; the rest is for everybody
+		}
+	}
+	now := time.Now()
+	reservation := limiter.ReserveN(now, 1)
+	delay := reservation.DelayFrom(now)
+	if delay == 0 {
+		return nil
+	}
+	limit := maxBudgetWait
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline))
+	}
+	if delay > limit {
+		reservation.CancelAt(now)
+		return &Error{Cloud: c.cloud, Location: call.Location, Op: call.Op, Kind: KindBudget, RetryAfter: delay}
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		reservation.Cancel()
+		return ctx.Err()
+	}
+}
+
+// attempt sends, reads, classifies and decodes. Its error is nil, an *Error,
+// or the error of the caller's context.
+func (c *Client) attempt(ctx context.Context, call Call) error {
+	attemptCtx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+
+	// sent is set as soon as a connection is there to write to: from then on
+	// nobody can say that the cloud did not get the request.
+	var sent atomic.Bool
+	attemptCtx = httptrace.WithClientTrace(attemptCtx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { sent.Store(true) },
+	})
+	finish := func(e *Error) error {
+		if ctx.Err() != nil && !call.decisive(e) {
+			e = nil
+		}
+		if e == nil {
+			// The caller left: excluded from the breaker. A write that was
+			// under way must not be taken for one that was not.
+			if call.Class == ClassWrite && sent.Load() {
+				return &callerGone{sent: true, err: ctx.Err()}
+			}
+			return ctx.Err()
+		}
+		e.Cloud, e.Location, e.Op, e.Sent = c.cloud, call.Location, call.Op, sent.Load()
+		e.Message = cleanMessage(e.Message, call.Secrets)
+		e.RequestID = cleanMessage(e.RequestID, call.Secrets)
+		e.Code = cleanMessage(e.Code, call.Secrets)
+		return e
+	}
+
+	req, err := call.Request(attemptCtx)
+	if err != nil {
+		// The cause may hold a URL, and with it a signature.
+		return finish(&Error{Kind: KindInvalid, Err: errors.New("the request could not be built")})
+	}
+	resp, err := c.transport.RoundTrip(req)
+	if err != nil {
+		sent.Store(sent.Load() && !isDialError(err))
+		return finish(transportError(attemptCtx, err))
+	}
+	sent.Store(true)
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
+	if err != nil {
+		return finish(transportError(attemptCtx, err))
+	}
+	if len(body) > MaxBody {
+		return finish(&Error{Kind: KindBadResponse, Err: fmt.Errorf("answer larger than %d MiB", MaxBody>>20)})
+	}
+
+	err = call.Decode(Response{Status: resp.StatusCode, Header: resp.Header, Body: body})
+	if err == nil {
+		return nil
+	}
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		e = &Error{Kind: KindBadResponse, Code: httpCode(resp.StatusCode), Err: errors.New(cleanMessage(err.Error(), call.Secrets))}
+	}
+	if e.RetryAfter == 0 {
+		e.RetryAfter = RetryAfter(resp.Header, time.Now())
+	}
+	return finish(e)
+}
+
+// decisive reports whether e is an answer of the cloud rather than the mark of
+// a call that was given up.
+func (Call) decisive(e *Error) bool {
+	return e.Kind != KindUnavailable && e.Kind != KindTimeout
+}
+
+// callerGone is a context error that also says whether a write was sent.
+type callerGone struct {
+	sent bool
+	err  error
+}
+
+func (e *callerGone) Error() string { return e.err.Error() }
+func (e *callerGone) Unwrap() error { return e.err }
+
+// MaySent reports whether a failed call may have reached the cloud.
+func MaySent(err error) bool {
+	if gone, ok := errors.AsType[*callerGone](err); ok {
+		return gone.sent
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Sent
+	}
+	return false
+}
+
+// transportError classifies a failure to send or to read. The text of a
+// url.Error holds the URL, so only what it wraps is kept.
+func transportError(ctx context.Context, err error) *Error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		return &Error{Kind: KindTimeout, Err: errors.New("no answer in time")}
+	}
+	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() {
+		return &Error{Kind: KindTimeout, Err: errors.New("no answer in time")}
+	}
+	return &Error{Kind: KindUnavailable, Err: errors.New(transportText(err))}
+}
+
+// transportText names a failure without the parts of err that come from the
+// request or the peer.
+func transportText(err error) string {
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &dns):
+		return "host name not resolved"
+	case errors.As(err, &op):
+		return op.Op + ": " + op.Err.Error()
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return "connection closed before the answer was complete"
+	}
+	var cert *tls.CertificateVerificationError
+	if errors.As(err, &cert) {
+		return "certificate not accepted"
+	}
+	if strings.HasPrefix(err.Error(), "tls: ") || strings.HasPrefix(err.Error(), "http2: ") {
+		return err.Error()
+	}
+	return "connection failed"
+}
+
+func isDialError(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial"
+}
+
+func httpCode(status int) string {
+	if status == 0 {
+		return ""
+	}
+	return "HTTP " + strconv.Itoa(status)
+}
+
+// HTTPError classifies an answer whose body says nothing that a dialect
+// understands, by its HTTP status alone.
+func HTTPError(resp Response) *Error {
+	e := &Error{Code: httpCode(resp.Status)}
+	switch s := resp.Status; {
+	case s == http.StatusUnauthorized || s == http.StatusForbidden:
+		e.Kind = KindDenied
+	case s == http.StatusNotFound:
+		e.Kind = KindNotFound
+	case s == http.StatusTooManyRequests:
+		e.Kind = KindThrottled
+	case s == http.StatusConflict || s == http.StatusPreconditionFailed:
+		e.Kind = KindConflict
+	case s >= 500:
+		e.Kind = KindUnavailable
+	case s >= 400:
+		e.Kind = KindInvalid
+	default: // a 2xx without a readable body, or a redirection, which is not followed
+		e.Kind = KindBadResponse
+	}
+	return e
+}
+
+// maxRetryAfter bounds what a Retry-After header may ask for.
+const maxRetryAfter = time.Hour
+
+// RetryAfter reads a Retry-After header, in seconds or as a date. It returns
+// zero when there is none that makes sense, and at most an hour.
+func RetryAfter(h http.Header, now time.Time) time.Duration {
+	text := h.Get("Retry-After")
+	if text == "" {
+		return 0
+	}
+	if seconds, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64); err == nil {
+		if seconds <= 0 {
+			return 0
+		}
+		return time.Duration(min(seconds, int64(maxRetryAfter/time.Second))) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil && at.After(now) {
+		return min(at.Sub(now), maxRetryAfter)
+	}
+	return 0
+}
+
+func (c *Client) breakerFor(scope string, class Class) *breaker {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := breakerKey{scope, class}
+	if br, ok := c.breakers[key]; ok {
+		return br
+	}
+	br := &breaker{}
+	br.cb = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+		Name:         fmt.Sprintf("%s/%s/%s", c.cloud, scope, class),
+		MaxRequests:  1,
+		Interval:     c.breaker.Window,
+		BucketPeriod: c.breaker.Window / 10,
+		Timeout:      c.breaker.OpenFor,
+		ReadyToTrip: func(n gobreaker.Counts) bool {
+			counted := n.Requests - n.TotalExclusions
+			return counted >= c.breaker.MinRequests && float64(n.TotalFailures) >= c.breaker.FailureRatio*float64(counted)
+		},
+		IsExcluded:   func(err error) bool { return err != nil && IsContext(err) },
+		IsSuccessful: func(err error) bool { return err == nil || !KindOf(err).TripsBreaker() },
+		// Runs under gobreaker's lock: it must not ask the breaker anything.
+		OnStateChange: func(_ string, from, to gobreaker.State) {
+			if to == gobreaker.StateOpen {
+				br.openUntil.Store(time.Now().Add(c.breaker.OpenFor).UnixNano())
+			} else {
+				br.openUntil.Store(0)
+			}
+			c.metrics.breakerState(c.cloud, scope, class, to)
+			c.log.Warn("circuit breaker", "cloud", c.cloud, "location", scope, "class", class.String(),
+				"from", from.String(), "to", to.String())
+		},
+	})
+	c.breakers[key] = br
+	c.metrics.breakerState(c.cloud, scope, class, gobreaker.StateClosed)
+	return br
+}
+
+// BreakerState is the state of a circuit breaker.
+type BreakerState int
+
+// The states of a breaker.
+const (
+	BreakerClosed BreakerState = iota
+	BreakerHalfOpen
+	BreakerOpen
+)
+
+// BreakerStatus describes one breaker.
+type BreakerStatus struct {
+	Scope     string
+	Class     Class
+	State     BreakerState
+	OpenUntil time.Time // set only while open
+}
+
+// Breakers describes the breakers that calls have used so far, ordered by
+// scope and class.
+func (c *Client) Breakers() []BreakerStatus {
+	c.mu.Lock()
+	known := make(map[breakerKey]*breaker, len(c.breakers))
+	for key, br := range c.breakers {
+		known[key] = br
+	}
+	c.mu.Unlock()
+
+	out := make([]BreakerStatus, 0, len(known))
+	for key, br := range known {
+		st := BreakerStatus{Scope: key.scope, Class: key.class}
+		switch br.cb.State() {
+		case gobreaker.StateOpen:
+			st.State = BreakerOpen
+			if ns := br.openUntil.Load(); ns != 0 {
+				st.OpenUntil = time.Unix(0, ns)
+			}
+		case gobreaker.StateHalfOpen:
+			st.State = BreakerHalfOpen
+		}
+		out = append(out, st)
+	}
+	sort.Slice(out, func(i, j int) bool {
+		if out[i].Scope != out[j].Scope {
+			return out[i].Scope < out[j].Scope
+		}
+		return out[i].Class < out[j].Class
+	})
+	return out
+}
+
+// Budget returns the account's calls per hour and how many could be made right
+// now. Both are zero when the account has no quota.
+func (c *Client) Budget() (callsPerHour, remaining int) {
+	if c.reads == nil {
+		return 0, 0
+	}
+	return c.callsPerHour, max(int(c.reads.Tokens()), 0) + max(int(c.writes.Tokens()), 0)
+}
+
+// Metrics counts calls to clouds. A nil *Metrics counts nothing.
+type Metrics struct {
+	calls   *prometheus.CounterVec
+	seconds *prometheus.HistogramVec
+	breaker *prometheus.GaugeVec
+}
+
+// NewMetrics registers the metrics of all clients.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "notebookd_cloud_calls_total",
+			Help: "Calls to clouds by outcome: ok, caller_gone, or the kind of the error.",
+		}, []string{"cloud", "location", "op", "outcome"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "notebookd_cloud_call_duration_seconds",
+			Help:    "Time of calls to clouds, waiting for the call budget included.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"cloud", "op"}),
+		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "notebookd_breaker_state",
+			Help: "State of a circuit breaker: 0 closed, 1 half open, 2 open.",
+		}, []string{"cloud", "location", "class"}),
+	}
+	reg.MustRegister(m.calls, m.seconds, m.breaker)
+	return m
+}
+
+func (m *Metrics) observe(cloud string, call Call, took time.Duration, err error) {
+	if m == nil {
+		return
+	}
+	outcome := "ok"
+	switch {
+	case err == nil:
+	case IsContext(err):
+		outcome = "caller_gone"
+	default:
+		outcome = KindOf(err).String()
+	}
+	m.calls.WithLabelValues(cloud, call.Location, call.Op, outcome).Inc()
+	m.seconds.WithLabelValues(cloud, call.Op).Observe(took.Seconds())
+}
+
+func (m *Metrics) breakerState(cloud, scope string, class Class, state gobreaker.State) {
+	if m == nil {
+		return
+	}
+	value := map[gobreaker.State]float64{gobreaker.StateHalfOpen: 1, gobreaker.StateOpen: 2}[state]
+	m.breaker.WithLabelValues(cloud, scope, class.String()).Set(value)
+}
