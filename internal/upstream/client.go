@@ -546,6 +546,7 @@ func (c *Client) Breakers() []BreakerStatus {
 			}
 		case gobreaker.StateHalfOpen:
 			st.State = BreakerHalfOpen
+		case gobreaker.StateClosed:
 		}
 		out = append(out, st)
 	}

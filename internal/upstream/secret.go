@@ -1,8 +1,10 @@
 package upstream
 
 import (
+	"errors"
 	"log/slog"
 	"net/url"
+	"os"
 	"strings"
 )
 
@@ -11,10 +13,62 @@ const redacted = "[redacted]"
 // Secret is text that must not be shown. Every usual way of printing it
 // (fmt, slog, JSON, YAML, text) gives "[redacted]"; Reveal is the one way to
 // the text, for the place that puts it on the wire.
-type Secret struct{ text string }
+//
+// In a configuration file it is {env: NAME}, {file: PATH} or {value: TEXT}.
+type Secret struct {
+	text    string
+	problem string // why the configuration gave no text
+}
 
 // NewSecret returns a Secret that holds text.
 func NewSecret(text string) Secret { return Secret{text: text} }
+
+// UnmarshalYAML takes a secret from where the configuration says it is. It does
+// not fail, so that all problems of a file can be told together: see Problem.
+func (s *Secret) UnmarshalYAML(unmarshal func(any) error) error {
+	var source struct{ Env, File, Value *string }
+	if err := unmarshal(&source); err != nil {
+		s.problem = "must be {env: NAME}, {file: PATH} or {value: TEXT}"
+		return nil //nolint:nilerr // err holds the text that stands where a source should
+	}
+	var err error
+	if s.text, err = resolve(source.Env, source.File, source.Value); err != nil {
+		s.problem = err.Error()
+	}
+	return nil
+}
+
+func resolve(env, file, value *string) (string, error) {
+	given := 0
+	for _, p := range []*string{env, file, value} {
+		if p != nil {
+			given++
+		}
+	}
+	if given != 1 {
+		return "", errors.New("must be one of {env: NAME}, {file: PATH} and {value: TEXT}")
+	}
+	var text, where string
+	switch {
+	case env != nil:
+		text, where = os.Getenv(*env), "environment variable "+*env
+	case file != nil:
+		data, err := os.ReadFile(*file)
+		if err != nil {
+			return "", err
+		}
+		text, where = strings.TrimSpace(string(data)), "file "+*file
+	default:
+		text, where = *value, "value"
+	}
+	if text == "" {
+		return "", errors.New(where + " is empty or not set")
+	}
+	return text, nil
+}
+
+// Problem says why a configuration gave no text; it is empty when it did.
+func (s Secret) Problem() string { return s.problem }
 
 // Reveal returns the text. Its caller may only send it to the cloud or
 // compute with it.

@@ -1,0 +1,85 @@
+# Everything here needs Go and make, and nothing else: the other tools are Go
+# modules pinned in go.mod, tools/go.mod and tools/lint/go.mod.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+GO ?= go
+BIN := bin
+BUF := $(GO) tool -modfile=tools/go.mod buf
+LINT := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
+# The state of the contract that `buf breaking` compares with.
+BREAKING_AGAINST ?= main
+
+.PHONY: help
+help: ## List the targets.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the server and the simulated clouds into bin/.
+	$(GO) build -o $(BIN)/ ./cmd/...
+
+.PHONY: run
+run: build ## Run the server on two simulated clouds.
+	$(BIN)/server
+
+.PHONY: test
+test: ## Run all tests with the race detector.
+	$(GO) test -race -shuffle=on ./...
+
+FUZZTIME ?= 2m
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (2m).
+	@for pkg in $$($(GO) list ./internal/... ./cmd/...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## Run the benchmarks.
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: proto
+proto: third-party ## Regenerate gen/ from proto/.
+	rm -rf gen
+	$(BUF) generate
+	cp internal/tools/openapi.go.txt gen/openapi/openapi.go
+
+# The contract's imports, printed from pinned Go modules: no schema registry.
+.PHONY: third-party
+third-party:
+	$(GO) run ./internal/tools/thirdparty third_party/proto
+
+.PHONY: fmt
+fmt: ## Format everything.
+	$(GO) fmt ./...
+	$(BUF) format -w proto
+
+.PHONY: check
+check: third-party ## Check format, vet, lint, the contract, and that generated code is up to date.
+	@echo "== gofmt"
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+		if [ -n "$$unformatted" ]; then echo "not formatted:"; echo "$$unformatted"; exit 1; fi
+	@echo "== go.mod tidy"
+	$(GO) mod tidy -diff
+	@echo "== vet"
+	$(GO) vet ./...
+	@echo "== lint"
+	$(LINT) run ./...
+	@echo "== buf"
+	$(BUF) format --diff --exit-code proto
+	$(BUF) lint
+	@if git rev-parse --verify --quiet $(BREAKING_AGAINST) >/dev/null; then \
+		echo "$(BUF) breaking proto against $(BREAKING_AGAINST)"; \
+		$(BUF) breaking proto --against ".git#ref=$(BREAKING_AGAINST),subdir=proto" --config buf.yaml; \
+	else echo "no $(BREAKING_AGAINST) to compare the contract with"; fi
+	@echo "== generated code"
+	@./internal/tools/check-generated.sh
+
+.PHONY: clean
+clean: ## Remove what was built.
+	rm -rf $(BIN) third_party

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/service"
+)
+
+// maxMessage bounds one request, over either door, in bytes. It is well above
+// what the rules of the contract allow, so that a caller who sends too much is
+// told which field is too long.
+const maxMessage = 16 << 20
+
+// newGateway returns the REST API: every call goes through conn to the gRPC
+// server, and so through its interceptors.
+func newGateway(ctx context.Context, conn *grpc.ClientConn) (http.Handler, error) {
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{runtime.JSONPb{
+			// An unknown field is an error, not something to be ignored.
+			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
+		}}),
+		runtime.WithErrorHandler(writeError),
+		runtime.WithRoutingErrorHandler(writeRoutingError),
+		runtime.SetQueryParameterParser(strictQuery{}),
+		// The request's own headers are nobody's business behind the gateway.
+		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
+	)
+	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
+		notebookv1.RegisterNotebookServiceHandler,
+		notebookv1.RegisterCloudServiceHandler,
+		notebookv1.RegisterImageChangeServiceHandler,
+	} {
+		if err := register(ctx, mux, conn); err != nil {
+			return nil, fmt.Errorf("gateway: %w", err)
+		}
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxMessage)
+		mux.ServeHTTP(w, r)
+	}), nil
+}
+
+// jsonMarshaler is protojson with the content type of a stream of lines.
+type jsonMarshaler struct{ runtime.JSONPb }
+
+// StreamContentType implements runtime.StreamContentType.
+func (*jsonMarshaler) StreamContentType(any) string { return "application/x-ndjson" }
+
+// NewDecoder implements runtime.Marshaler. A body that is more than one JSON
+// value is refused: what follows the first would be ignored.
+func (m *jsonMarshaler) NewDecoder(r io.Reader) runtime.Decoder {
+	return runtime.DecoderFunc(func(v any) error {
+		data, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		if len(bytes.TrimSpace(data)) == 0 {
+			return io.EOF
+		}
+		return m.Unmarshal(data, v)
+	})
+}
+
+// strictQuery refuses query parameters that the request message does not have.
+type strictQuery struct{}
+
+var defaultQuery runtime.DefaultQueryParser
+
+// Parse implements runtime.QueryParameterParser.
+func (strictQuery) Parse(msg proto.Message, values url.Values, filter *utilities.DoubleArray) error {
+	for name := range values {
+		if !hasField(msg.ProtoReflect().Descriptor(), strings.Split(name, ".")) {
+			return service.InvalidFields(service.FieldViolation{Field: name, Problem: "no such query parameter"})
+		}
+	}
+	if err := defaultQuery.Parse(msg, values, filter); err != nil {
+		// The text names the field's type and the value, and no more.
+		return service.InvalidFields(service.FieldViolation{Field: fieldOf(err, values), Problem: "has a value of the wrong form"})
+	}
+	return nil
+}
+
+// fieldOf finds the parameter that a parser's error speaks of.
+func fieldOf(err error, values url.Values) string {
+	names := make([]string, 0, len(values))
+	for name := range values {
+		if strings.Contains(err.Error(), fmt.Sprintf("%q", name)) || len(values) == 1 {
+			return name
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, " or ")
+}
+
+func hasField(message protoreflect.MessageDescriptor, path []string) bool {
+	if message == nil || len(path) == 0 {
+		return len(path) == 0
+	}
+	field := message.Fields().ByJSONName(path[0])
+	if field == nil {
+		field = message.Fields().ByName(protoreflect.Name(path[0]))
+	}
+	if field == nil {
+		return false
+	}
+	return len(path) == 1 || hasField(field.Message(), path[1:])
+}
+
+var unknownField = regexp.MustCompile(`unknown field "([^"]*)"`)
+
+// writeError answers with a google.rpc.Status as JSON. Errors that the gateway
+// made itself, before the server was asked, get the ErrorInfo that every error
+// of this API has.
+func writeError(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, r, complete(err))
+}
+
+func complete(err error) error {
+	if custom, ok := errors.AsType[*runtime.HTTPStatusError](err); ok {
+		return &runtime.HTTPStatusError{HTTPStatus: custom.HTTPStatus, Err: complete(custom.Err)}
+	}
+	st, _ := status.FromError(err)
+	for _, detail := range st.Details() {
+		if _, ok := detail.(*errdetails.ErrorInfo); ok {
+			return err
+		}
+	}
+	reason, message := notebookv1.ErrorReason_ERROR_REASON_INTERNAL, "internal error; the log of notebookd has the details"
+	switch st.Code() {
+	case codes.InvalidArgument:
+		return invalidBody(err, st.Message())
+	case codes.NotFound, codes.Unimplemented:
+		reason, message = notebookv1.ErrorReason_ERROR_REASON_OPERATION_NOT_SUPPORTED, "no such path, or not with this method"
+	case codes.Unavailable:
+		reason, message = notebookv1.ErrorReason_ERROR_REASON_DRAINING, "the server is stopping; try another one"
+	case codes.Canceled, codes.DeadlineExceeded:
+		reason, message = notebookv1.ErrorReason_ERROR_REASON_CALLER_GONE, "the caller left, or its deadline passed"
+	case codes.ResourceExhausted:
+		return service.InvalidFields(service.FieldViolation{Field: "body", Problem: fmt.Sprintf("is larger than %d MiB", maxMessage>>20)})
+	}
+	return service.Error(st.Code(), reason, message)
+}
+
+// invalidBody says what is wrong with a JSON body, without quoting it: it may
+// hold a password.
+func invalidBody(err error, text string) error {
+	v := service.FieldViolation{Field: "body", Problem: "is not the JSON of the request"}
+	var syntax *json.SyntaxError
+	switch match := unknownField.FindStringSubmatch(text); {
+	case match != nil:
+		v = service.FieldViolation{Field: match[1], Problem: "no such field"}
+	case strings.Contains(text, "request body too large"):
+		v.Problem = fmt.Sprintf("is larger than %d MiB", maxMessage>>20)
+	case errors.As(err, &syntax):
+		v.Problem = "is not JSON"
+	}
+	return service.InvalidFields(v)
+}
+
+// writeRoutingError answers when no route fits.
+func writeRoutingError(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
+	grpcCode := codes.NotFound
+	switch code {
+	case http.StatusMethodNotAllowed:
+		grpcCode = codes.Unimplemented
+	case http.StatusBadRequest:
+		grpcCode = codes.InvalidArgument
+	}
+	err := &runtime.HTTPStatusError{HTTPStatus: code, Err: status.Error(grpcCode, http.StatusText(code))}
+	writeError(ctx, mux, m, w, r, err)
+}

@@ -1,0 +1,296 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"buf.build/go/protovalidate"
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/test/bufconn"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/gen/openapi"
+	"github.com/notebookd/notebookd/internal/imagechange"
+	"github.com/notebookd/notebookd/internal/inventory"
+	"github.com/notebookd/notebookd/internal/service"
+	"github.com/notebookd/notebookd/internal/upstream"
+)
+
+// server is the running process: everything between its configuration and its
+// clean stop.
+type server struct {
+	cfg       *config
+	log       *slog.Logger
+	registry  *prometheus.Registry
+	rows      *inventory.Log
+	sources   []inventory.Source
+	inventory *inventory.Inventory
+	service   *service.Service
+	health    *health.Server
+	grpc      *grpc.Server
+	http      *http.Server
+
+	grpcListener, httpListener net.Listener
+	loopback                   *bufconn.Listener // the gateway's way to grpc
+	loopbackConn               *grpc.ClientConn
+}
+
+// serve builds everything, listens, and serves until ctx ends or something
+// fails. It returns once everything that it started has ended.
+func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
+	log := newLogger(cfg.Log, stderr)
+	if cfg.simulated() {
+		stop, err := simulate(cfg)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	s, err := newServer(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := s.listen(ctx); err != nil {
+		return err
+	}
+	s.announce(stdout)
+	return s.run(ctx)
+}
+
+func newLogger(cfg logConfig, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.Level)) // checked with the configuration
+	options := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// newServer builds everything and starts nothing but the log.
+func newServer(ctx context.Context, cfg *config, log *slog.Logger) (_ *server, err error) {
+	s := &server{cfg: cfg, log: log, registry: prometheus.NewRegistry(), health: health.NewServer(), loopback: bufconn.Listen(1 << 20)}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.sources, err = sources(cfg, upstream.NewMetrics(s.registry), log)
+	if err != nil {
+		return nil, err
+	}
+	s.rows, err = inventory.OpenLog(ctx, inventory.LogConfig{DataDir: cfg.Store.DataDir, Tombstones: cfg.Store.Tombstones, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := inventory.NewTokens(s.rows.TokenKey())
+	if err != nil {
+		return nil, err
+	}
+	s.inventory = inventory.New(inventory.Config{Sources: s.sources, Log: s.rows, Logger: log, Metrics: s.registry})
+	s.service = service.New(service.Config{
+		Inventory: s.inventory, Changer: imagechange.New(s.inventory, log), Tokens: tokens, Logger: log,
+	})
+	if err := s.buildGRPC(); err != nil {
+		return nil, err
+	}
+	return s, s.buildHTTP(ctx)
+}
+
+func (s *server) buildGRPC() error {
+	validator, err := protovalidate.New()
+	if err != nil {
+		return fmt.Errorf("rules of the contract: %w", err)
+	}
+	metrics := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram())
+	s.registry.MustRegister(metrics)
+	options := append(chain(interceptors(metrics, validator, s.log)),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	)
+	s.grpc = grpc.NewServer(options...)
+	notebookv1.RegisterNotebookServiceServer(s.grpc, s.service)
+	notebookv1.RegisterCloudServiceServer(s.grpc, s.service)
+	notebookv1.RegisterImageChangeServiceServer(s.grpc, s.service)
+	healthpb.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	metrics.InitializeMetrics(s.grpc)
+	return nil
+}
+
+func (s *server) buildHTTP(ctx context.Context) error {
+	conn, err := grpc.NewClient("passthrough:///notebookd",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.loopback.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // in memory
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30), grpc.MaxCallSendMsgSize(maxMessage)),
+	)
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	s.loopbackConn = conn
+	gateway, err := newGateway(ctx, conn)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", gateway)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry}))
+	mux.HandleFunc("GET /openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/yaml")
+		_, _ = w.Write(openapi.YAML)
+	})
+	s.http = &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		// No WriteTimeout: a watch is one long answer.
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	return nil
+}
+
+func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
+	if !s.inventory.Ready() {
+		http.Error(w, "not ready: the first poll of every location has not finished", http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+func (s *server) listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	var err error
+	if s.grpcListener, err = lc.Listen(ctx, "tcp", s.cfg.GRPC.Address); err != nil {
+		return fmt.Errorf("grpc: %w", err)
+	}
+	if s.httpListener, err = lc.Listen(ctx, "tcp", s.cfg.HTTP.Address); err != nil {
+		_ = s.grpcListener.Close()
+		return fmt.Errorf("http: %w", err)
+	}
+	return nil
+}
+
+// run serves until ctx ends or something fails, then stops everything in order.
+func (s *server) run(ctx context.Context) error {
+	pollCtx, stopPolling := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopPolling()
+	failed := make(chan error, 4) // one place for each goroutine below
+	var serving, polling sync.WaitGroup
+	polling.Go(func() {
+		if err := s.inventory.Run(pollCtx); err != nil && pollCtx.Err() == nil {
+			failed <- err
+		}
+	})
+	polling.Go(func() { s.reportHealth(pollCtx) })
+	for _, listener := range []net.Listener{s.grpcListener, s.loopback} {
+		serving.Go(func() {
+			if err := s.grpc.Serve(listener); err != nil {
+				failed <- fmt.Errorf("grpc: %w", err)
+			}
+		})
+	}
+	serving.Go(func() {
+		if err := s.http.Serve(s.httpListener); !errors.Is(err, http.ErrServerClosed) {
+			failed <- fmt.Errorf("http: %w", err)
+		}
+	})
+
+	var err error
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping", "drain", s.cfg.Drain.String())
+	case err = <-failed:
+		s.log.Error("stopping", "error", err)
+	}
+	s.drain()
+	serving.Wait()
+	stopPolling()
+	polling.Wait()
+	s.log.Info("stopped")
+	return err
+}
+
+// drain ends all calls: watches are told to go elsewhere over the first half of
+// the drain time, and what is still open at its end is cut off.
+func (s *server) drain() {
+	s.health.Shutdown()
+	s.service.Drain(s.cfg.Drain / 2)
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		// The gateway's calls end before the server that answers them.
+		if err := s.http.Shutdown(ctx); err != nil {
+			_ = s.http.Close()
+		}
+	})
+	graceful := make(chan struct{}) // closed by the goroutine below
+	wg.Go(func() {
+		s.grpc.GracefulStop()
+		close(graceful)
+	})
+	select {
+	case <-graceful:
+	case <-ctx.Done():
+		s.grpc.Stop() // also ends GracefulStop
+	}
+	wg.Wait()
+}
+
+// reportHealth keeps grpc.health.v1 up to date: "" is the process, and each
+// clouds/{cloud} serves while one of its locations can be reached.
+func (s *server) reportHealth(ctx context.Context) {
+	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	for {
+		snapshot := s.inventory.Snapshot()
+		for _, c := range snapshot.Clouds() {
+			status := healthpb.HealthCheckResponse_NOT_SERVING
+			for _, l := range snapshot.Locations() {
+				if l.Cloud == c.Name && (l.State == notebookv1.Location_STATE_LIVE || l.State == notebookv1.Location_STATE_STALE) {
+					status = healthpb.HealthCheckResponse_SERVING
+				}
+			}
+			s.health.SetServingStatus(inventory.CloudName(c.Name), status)
+		}
+		select {
+		case <-snapshot.Superseded():
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// close releases what newServer made. Everything that run started has ended.
+func (s *server) close() {
+	if s.loopbackConn != nil {
+		_ = s.loopbackConn.Close()
+	}
+	for _, source := range s.sources {
+		source.Client.Close()
+	}
+	if s.rows != nil {
+		s.rows.Close()
+	}
+}

@@ -1,0 +1,106 @@
+package inventory
+
+import (
+	"errors"
+	"time"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/upstream"
+)
+
+// Location is the status of a location. It is immutable.
+type Location struct {
+	Name        string // resource name
+	Cloud       string // bare name of the cloud
+	ID          string // the cloud's id of the location
+	DisplayName string
+	State       notebookv1.Location_State
+	Failure     *Failure // why it is not LIVE; nil also when nothing was tried yet
+
+	LastSuccess time.Time // start of the last complete read
+	LastAttempt time.Time
+	NextAttempt time.Time
+	Interval    time.Duration
+	Usage       []*notebookv1.ResourceGroupUsage
+
+	failures int    // failed polls in a row
+	version  uint64 // counts what watchers are told
+	client   *upstream.Client
+}
+
+// Version grows with every change that watchers are told of.
+func (l *Location) Version() uint64 { return l.version }
+
+// Reason identifies why a location is not LIVE.
+func (l *Location) Reason() Failure {
+	if l.Failure == nil {
+		return Failure{Kind: -1}
+	}
+	return Failure{Kind: l.Failure.Kind, Store: l.Failure.Store}
+}
+
+// Breakers returns the circuit breakers of the location's calls, and of the
+// calls that it shares with others (scope without a location's name).
+func (l *Location) Breakers() []upstream.BreakerStatus {
+	if l.client == nil {
+		return nil
+	}
+	var out []upstream.BreakerStatus
+	for _, b := range l.client.Breakers() {
+		if b.Scope == l.ID || b.Class == upstream.ClassLogin {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// Stale reports whether the location's rows are older than they should be.
+func (l *Location) Stale(now time.Time) bool {
+	if l.State != notebookv1.Location_STATE_LIVE {
+		return true
+	}
+	return l.Interval > 0 && now.Sub(l.LastSuccess) > 2*l.Interval+staleSlack
+}
+
+// staleSlack is the time that a poll itself may take.
+const staleSlack = 10 * time.Second
+
+// Failure is why something could not be read.
+type Failure struct {
+	Kind    upstream.Kind
+	Store   bool   // the log could not be written; Kind means nothing
+	Code    string // the cloud's own code
+	Message string // in our words; empty when Kind says it all
+}
+
+func failureOf(err error) *Failure {
+	if e, ok := errors.AsType[*upstream.Error](err); ok {
+		return &Failure{Kind: e.Kind, Code: e.Code}
+	}
+	if upstream.IsContext(err) { // the poll's own deadline
+		return &Failure{Kind: upstream.KindTimeout}
+	}
+	return &Failure{Kind: upstream.KindBadResponse}
+}
+
+// Cloud is the status of a cloud as a whole. It is immutable.
+type Cloud struct {
+	Name    string // bare name
+	Kind    string
+	Failure *Failure // why its locations cannot be read; nil when they can
+	// Discovered says that its locations were read at least once.
+	Discovered bool
+
+	source Source
+}
+
+// Capabilities says what the cloud can do.
+func (c *Cloud) Capabilities() upstream.Capabilities { return c.source.Provider.Capabilities() }
+
+// Budget returns the account's calls per hour and how many could be made now.
+func (c *Cloud) Budget() (callsPerHour, remaining int) {
+	if c.source.Client == nil {
+		return 0, 0
+	}
+	return c.source.Client.Budget()
+}

@@ -1,0 +1,357 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/upstream"
+)
+
+const (
+	// pollTimeout bounds one poll with all its pages.
+	pollTimeout = 2 * time.Minute
+	// unreachableAfter failures in a row a location is UNREACHABLE.
+	unreachableAfter = 3
+	// fastAfterChange is for how long a location is polled fast after an image
+	// change.
+	fastAfterChange = time.Minute
+	// maxBackoff bounds the wait after answers that say "too often".
+	maxBackoff = 5 * time.Minute
+	// disabledRetry is how often a location that the account cannot use is
+	// tried again.
+	disabledRetry = 10 * time.Minute
+	// A row is deleted after it was missing from this many complete listings in
+	// a row.
+	missingListings = 2
+	// The same when the listing has become empty, which is the mark of a cloud
+	// that lost its database rather than of a user who deleted everything.
+	missingEmptyListings = 3
+)
+
+// poller reads one location again and again. One goroutine runs it.
+type poller struct {
+	inv      *Inventory
+	source   Source
+	location string
+	name     string // resource name of the location
+
+	// Owned by run.
+	missing    map[string]int // rows by name → complete listings without it
+	fastUntil  time.Time
+	transition bool
+	firstDone  bool
+
+	mu      sync.Mutex
+	waiters []chan error // guarded by mu; each has room for its one answer
+	// poke wakes run. It has room for one, since one poll serves all waiters.
+	poke chan struct{}
+}
+
+func (inv *Inventory) newPoller(source Source, location string) *poller {
+	p := &poller{
+		inv: inv, source: source, location: location, name: LocationName(source.Name, location),
+		missing: map[string]int{}, poke: make(chan struct{}, 1),
+	}
+	inv.unready.Add(1)
+	inv.mu.Lock()
+	inv.pollers[p.name] = p
+	inv.mu.Unlock()
+	return p
+}
+
+var errStopped = errors.New("location is no longer polled")
+
+// run polls until ctx ends.
+func (p *poller) run(ctx context.Context) {
+	defer func() {
+		p.inv.mu.Lock()
+		if p.inv.pollers[p.name] == p {
+			delete(p.inv.pollers, p.name)
+		}
+		p.inv.mu.Unlock()
+		p.answer(p.takeWaiters(), errStopped)
+		p.first()
+	}()
+	for {
+		started := time.Now()
+		waiters := p.takeWaiters()
+		err := p.poll(ctx)
+		p.answer(waiters, err)
+		if ctx.Err() != nil {
+			return
+		}
+		p.first()
+		if !p.wait(ctx, started, err) {
+			return
+		}
+	}
+}
+
+// first notes that the first poll has finished.
+func (p *poller) first() {
+	if !p.firstDone {
+		p.firstDone = true
+		p.inv.unready.Add(-1)
+	}
+}
+
+// wait returns when the next poll is due: true, or false when ctx has ended.
+func (p *poller) wait(ctx context.Context, started time.Time, err error) bool {
+	for {
+		present, arrived := p.inv.demand.state()
+		interval := p.interval(present, err)
+		due := started.Add(jitter(interval))
+		if retry := retryAfter(err); retry > 0 {
+			due = later(due, time.Now().Add(retry))
+		}
+		p.inv.store.updateLocation(p.name, func(l *Location) { l.Interval, l.NextAttempt = interval, due })
+		if present {
+			arrived = nil // nothing new to hear
+		}
+		timer := time.NewTimer(time.Until(due))
+		select {
+		case <-timer.C:
+			return true
+		case <-p.poke:
+			timer.Stop()
+			p.fastUntil = time.Now().Add(fastAfterChange)
+			return true
+		case <-arrived:
+			timer.Stop() // with somebody watching the interval is another
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// jitter spreads intervals by ±10 %, so that locations do not poll in step.
+func jitter(d time.Duration) time.Duration {
+	return d + time.Duration((rand.Float64()*0.2-0.1)*float64(d)) //nolint:gosec // not a secret
+}
+
+// interval is the time from the start of one poll to the start of the next.
+func (p *poller) interval(demand bool, err error) time.Duration {
+	intervals := p.source.Poll
+	interval := intervals.Idle
+	switch {
+	case p.transition || len(p.missing) > 0 || time.Now().Before(p.fastUntil):
+		interval = intervals.Fast
+	case demand:
+		interval = min(intervals.Normal, intervals.Idle)
+	}
+	if err == nil {
+		return interval
+	}
+	switch upstream.KindOf(err) {
+	case upstream.KindThrottled, upstream.KindBudget:
+		l, _ := p.inv.store.Snapshot().Location(p.name)
+		return min(intervals.Normal<<min(l.failures, 10), max(maxBackoff, intervals.Normal))
+	case upstream.KindDisabled:
+		return max(disabledRetry, interval)
+	default:
+		return max(interval, min(intervals.Normal, intervals.Idle)) // nothing is gained by haste
+	}
+}
+
+// refresh asks for a poll that begins after this call and waits for its end.
+func (p *poller) refresh(ctx context.Context) error {
+	done := make(chan error, 1)
+	p.mu.Lock()
+	p.waiters = append(p.waiters, done)
+	p.mu.Unlock()
+	select {
+	case p.poke <- struct{}{}:
+	default: // already asked
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *poller) takeWaiters() []chan error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	waiters := p.waiters
+	p.waiters = nil
+	return waiters
+}
+
+func (p *poller) answer(waiters []chan error, err error) {
+	for _, w := range waiters {
+		w <- err
+	}
+}
+
+// poll reads the location once and publishes what differs.
+func (p *poller) poll(ctx context.Context) error {
+	started := time.Now()
+	pollCtx, cancel := context.WithTimeout(ctx, pollTimeout)
+	notebooks, err := p.source.Provider.List(pollCtx, p.location)
+	cancel()
+	if ctx.Err() != nil {
+		return ctx.Err() // we are stopping; it says nothing about the cloud
+	}
+	if err == nil {
+		err = checkIDs(notebooks)
+	}
+	if err != nil {
+		p.failed(started, failureOf(err), err)
+		return err
+	}
+	if err := p.record(ctx, notebooks, started); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		p.failed(started, &Failure{Store: true}, err)
+		return err
+	}
+	p.succeeded(started, notebooks)
+	return nil
+}
+
+// checkIDs refuses a listing that breaks the Provider's promise.
+func checkIDs(notebooks []upstream.Notebook) error {
+	seen := make(map[string]bool, len(notebooks))
+	for _, n := range notebooks {
+		if n.ID == "" || seen[n.ID] {
+			return &upstream.Error{Kind: upstream.KindBadResponse, Op: "list", Err: fmt.Errorf("notebook id %q is empty or listed twice", n.ID)}
+		}
+		seen[n.ID] = true
+	}
+	return nil
+}
+
+// record turns a complete listing into new versions and tombstones.
+func (p *poller) record(ctx context.Context, notebooks []upstream.Notebook, observed time.Time) error {
+	snapshot := p.inv.store.Snapshot()
+	volatile := p.source.Provider.Capabilities().VolatileAttributes
+	var batch []entry
+	listed := make(map[string]bool, len(notebooks))
+	p.transition = false
+	for _, n := range notebooks {
+		p.transition = p.transition || n.State.InTransition()
+		key := rowKey{p.source.Name, p.location, n.ID}
+		name := key.name()
+		listed[name] = true
+		delete(p.missing, name)
+		next := toContract(key, n, observed)
+		e := entry{key: key}
+		if row, ok := snapshot.get(name); ok {
+			e.expect = row.Revision
+			if !row.Deleted {
+				paths := changedPaths(row.Notebook, next, volatile)
+				if len(paths) == 0 {
+					continue
+				}
+				e.created, e.changed = row.created, maps.Clone(row.changed)
+				for _, path := range paths {
+					if e.changed == nil {
+						e.changed = map[string]uint64{}
+					}
+					e.changed[path] = 0 // the revision it is about to get
+				}
+			}
+		}
+		tag, err := etag(next)
+		if err != nil {
+			return err
+		}
+		next.Etag = tag
+		if e.payload, err = proto.Marshal(next); err != nil {
+			return fmt.Errorf("encode %s: %w", name, err)
+		}
+		batch = append(batch, e)
+	}
+
+	needed := missingListings
+	if len(notebooks) == 0 {
+		needed = missingEmptyListings
+	}
+	for row := range snapshot.Rows(p.name, "") {
+		if listed[row.Name] {
+			continue
+		}
+		p.missing[row.Name]++
+		if p.missing[row.Name] < needed {
+			continue
+		}
+		payload, err := proto.Marshal(row.Notebook)
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", row.Name, err)
+		}
+		batch = append(batch, entry{key: row.key, payload: payload, created: row.created, deleted: true, expect: row.Revision})
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	revision, err := p.inv.records.publish(ctx, batch)
+	// Whatever was stored must be seen before the next comparison.
+	if waitErr := p.inv.WaitRevision(ctx, revision); err == nil {
+		err = waitErr
+	}
+	for _, e := range batch {
+		if e.deleted && err == nil {
+			delete(p.missing, e.key.name())
+		}
+	}
+	return err
+}
+
+func (p *poller) succeeded(started time.Time, notebooks []upstream.Notebook) {
+	l := p.inv.store.updateLocation(p.name, func(l *Location) {
+		if l.State != notebookv1.Location_STATE_LIVE {
+			p.inv.logger.Info("location live", "cloud", l.Cloud, "location", l.ID, "notebooks", len(notebooks))
+		}
+		l.State, l.Failure, l.failures = notebookv1.Location_STATE_LIVE, nil, 0
+		l.LastAttempt, l.LastSuccess, l.Usage = started, started, usage(notebooks)
+	})
+	p.inv.metrics.polled(l, "ok", p.inv.store.Snapshot().Count(p.name))
+}
+
+func (p *poller) failed(started time.Time, failure *Failure, err error) {
+	l := p.inv.store.updateLocation(p.name, func(l *Location) {
+		l.failures++
+		state := notebookv1.Location_STATE_STALE
+		switch {
+		case failure.Kind == upstream.KindDisabled && !failure.Store:
+			state = notebookv1.Location_STATE_DISABLED
+		case l.LastSuccess.IsZero(), l.failures >= unreachableAfter, failure.Kind == upstream.KindCircuitOpen && !failure.Store:
+			state = notebookv1.Location_STATE_UNREACHABLE
+		case l.State == notebookv1.Location_STATE_UNREACHABLE:
+			state = l.State
+		}
+		before := *l
+		l.State, l.Failure, l.LastAttempt = state, failure, started
+		if before.State != l.State || before.Reason() != l.Reason() {
+			p.inv.logger.Warn("location not read", "cloud", l.Cloud, "location", l.ID, "state", stateWord(l.State),
+				"kind", failure.word(), "code", failure.Code, "error", err)
+		}
+	})
+	p.inv.metrics.polled(l, failure.word(), p.inv.store.Snapshot().Count(p.name))
+}
+
+func (f *Failure) word() string {
+	if f.Store {
+		return "store"
+	}
+	return f.Kind.String()
+}

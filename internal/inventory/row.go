@@ -1,0 +1,290 @@
+package inventory
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/upstream"
+)
+
+// Row is one version of one notebook. It is immutable, as is everything that
+// it points to: snapshots share it.
+type Row struct {
+	Name     string // resource name
+	Location string // resource name of its location
+	Cloud    string // the bare name of its cloud
+	Revision uint64
+	// Deleted marks a tombstone: Notebook is the last known version.
+	Deleted  bool
+	Time     time.Time // when this version entered the log
+	Notebook *notebookv1.Notebook
+
+	key     rowKey
+	created uint64            // revision at which it appeared
+	changed map[string]uint64 // path of a field → revision of its last change
+}
+
+// Added reports whether the notebook appeared after a revision.
+func (r *Row) Added(since uint64) bool { return r.created > since }
+
+// ChangedSince returns the sorted paths of the fields that changed after a
+// revision.
+func (r *Row) ChangedSince(revision uint64) []string {
+	var paths []string
+	for path, at := range r.changed {
+		if at > revision {
+			paths = append(paths, path)
+		}
+	}
+	sort.Strings(paths)
+	return paths
+}
+
+// CloudName returns the resource name of a cloud.
+func CloudName(cloud string) string { return "clouds/" + cloud }
+
+// LocationName returns the resource name of a location.
+func LocationName(cloud, location string) string {
+	return CloudName(cloud) + "/locations/" + location
+}
+
+func (k rowKey) locationName() string { return LocationName(k.cloud, k.location) }
+
+func (k rowKey) name() string { return k.locationName() + "/notebooks/" + k.id }
+
+var states = map[upstream.State]notebookv1.Notebook_State{
+	upstream.StateCreating: notebookv1.Notebook_STATE_CREATING,
+	upstream.StateStarting: notebookv1.Notebook_STATE_STARTING,
+	upstream.StateRunning:  notebookv1.Notebook_STATE_RUNNING,
+	upstream.StateStopping: notebookv1.Notebook_STATE_STOPPING,
+	upstream.StateStopped:  notebookv1.Notebook_STATE_STOPPED,
+	upstream.StateFailed:   notebookv1.Notebook_STATE_FAILED,
+}
+
+// toContract is the only place where a cloud's notebook becomes the contract's.
+// Text that is not UTF-8 is repaired, since protobuf would refuse to encode it.
+func toContract(key rowKey, n upstream.Notebook, observed time.Time) *notebookv1.Notebook {
+	out := &notebookv1.Notebook{
+		Name:         key.name(),
+		DisplayName:  valid(n.DisplayName),
+		State:        states[n.State],
+		CloudState:   valid(n.CloudState),
+		StateMessage: valid(n.StateMessage),
+		ServerType:   valid(n.ServerType),
+		Namespace:    valid(n.Namespace),
+		OwnerId:      valid(n.OwnerID),
+		RootOwnerId:  valid(n.RootOwnerID),
+		CreateTime:   timestamp(n.CreateTime),
+		UpdateTime:   timestamp(n.UpdateTime),
+		ObserveTime:  timestamp(observed),
+		StopTime:     timestamp(n.StopTime),
+		ExpireTime:   timestamp(n.ExpireTime),
+		Progress:     n.Progress,
+	}
+	if n.Image != (upstream.Image{}) {
+		out.Image = &notebookv1.Image{
+			Uri: valid(n.Image.URI), DisplayName: valid(n.Image.DisplayName), Type: valid(n.Image.Type), SizeBytes: n.Image.SizeBytes,
+		}
+	}
+	if n.Resources != (upstream.Resources{}) {
+		out.Resources = &notebookv1.Resources{CpuCores: n.Resources.CPUCores, MemoryBytes: n.Resources.MemoryBytes}
+		if a := n.Resources.Accelerator; a != (upstream.Accelerator{}) {
+			out.Resources.Accelerator = &notebookv1.Accelerator{
+				Type: valid(a.Type), Model: valid(a.Model), Count: a.Count, AvailableCount: a.Available, MaxCount: a.Max,
+			}
+		}
+	}
+	if n.ResourceGroup != (upstream.ResourceGroup{}) {
+		out.ResourceGroup = &notebookv1.ResourceGroup{Id: valid(n.ResourceGroup.ID), Code: valid(n.ResourceGroup.Code)}
+	}
+	if n.Endpoints != (upstream.Endpoints{}) {
+		out.Endpoints = &notebookv1.Endpoints{
+			ServiceIp: valid(n.Endpoints.ServiceIP), ServiceUrl: valid(n.Endpoints.ServiceURL),
+			SshUrl: valid(n.Endpoints.SSHURL), CustomPort: n.Endpoints.CustomPort,
+		}
+	}
+	if n.Mirrors != (upstream.Mirrors{}) {
+		out.Mirrors = &notebookv1.Mirrors{Pip: valid(n.Mirrors.Pip), Conda: valid(n.Mirrors.Conda), Apt: valid(n.Mirrors.APT)}
+	}
+	for _, name := range n.EnvNames {
+		out.EnvNames = append(out.EnvNames, valid(name))
+	}
+	slices.Sort(out.GetEnvNames())
+	for key, value := range n.Attributes {
+		if out.Attributes == nil {
+			out.Attributes = make(map[string]string, len(n.Attributes))
+		}
+		out.Attributes[valid(key)] = valid(value)
+	}
+	return out
+}
+
+func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	ts := timestamppb.New(t)
+	if ts.CheckValid() != nil { // a year that protobuf cannot hold
+		return nil
+	}
+	return ts
+}
+
+// etag names the content of a version.
+func etag(n *notebookv1.Notebook) (string, error) {
+	content := proto.CloneOf(n)
+	content.ObserveTime, content.UpdateTime, content.Etag = nil, nil, ""
+	if a := content.GetResources().GetAccelerator(); a != nil {
+		a.AvailableCount = nil
+	}
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(content)
+	if err != nil {
+		return "", fmt.Errorf("encode %s: %w", n.GetName(), err)
+	}
+	sum := sha256.Sum256(data)
+	return base64.RawURLEncoding.EncodeToString(sum[:12]), nil
+}
+
+// expireTolerance is how far a release time may move without being news: one
+// that is made from a countdown in minutes moves by itself.
+const expireTolerance = 2 * time.Minute
+
+// changedPaths returns the paths of the fields in which two versions differ,
+// leaving out what is volatile: when it was observed and updated, how many cards
+// are free, a release time that moved a little, and the attributes named.
+func changedPaths(before, after *notebookv1.Notebook, volatileAttributes []string) []string {
+	var paths []string
+	compare("", before.ProtoReflect(), after.ProtoReflect(), &paths)
+	return slices.DeleteFunc(paths, func(path string) bool {
+		switch path {
+		case "observe_time", "update_time", "etag", "resources.accelerator.available_count":
+			return true
+		case "expire_time":
+			b, a := before.GetExpireTime(), after.GetExpireTime()
+			return b != nil && a != nil && b.AsTime().Sub(a.AsTime()).Abs() <= expireTolerance
+		}
+		attribute, ok := strings.CutPrefix(path, "attributes.")
+		return ok && slices.Contains(volatileAttributes, attribute)
+	})
+}
+
+// compare collects the paths of the fields in which two messages differ. It
+// descends into the contract's own messages and into maps.
+func compare(prefix string, a, b protoreflect.Message, paths *[]string) {
+	fields := a.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		path := prefix + string(field.Name())
+		va, vb := a.Get(field), b.Get(field)
+		switch {
+		case field.IsMap():
+			keys := map[string]bool{}
+			note := func(k protoreflect.MapKey, _ protoreflect.Value) bool { keys[k.String()] = true; return true }
+			va.Map().Range(note)
+			vb.Map().Range(note)
+			for _, key := range slices.Sorted(mapKeys(keys)) {
+				k := protoreflect.ValueOfString(key).MapKey()
+				if va.Map().Has(k) != vb.Map().Has(k) || !va.Map().Get(k).Equal(vb.Map().Get(k)) {
+					*paths = append(*paths, path+"."+key)
+				}
+			}
+		case field.Message() != nil && !field.IsList() && field.Message().ParentFile().Package() == "notebook.v1":
+			if a.Has(field) || b.Has(field) {
+				compare(path+".", va.Message(), vb.Message(), paths)
+			}
+		case a.Has(field) != b.Has(field) || !va.Equal(vb):
+			*paths = append(*paths, path)
+		}
+	}
+}
+
+func mapKeys(m map[string]bool) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for key := range m {
+			if !yield(key) {
+				return
+			}
+		}
+	}
+}
+
+// encodeChanged writes path=revision pairs for a header. Attribute names come
+// from a cloud and may hold anything, so paths are quoted.
+func encodeChanged(changed map[string]uint64) string {
+	parts := make([]string, 0, len(changed))
+	for path, revision := range changed {
+		parts = append(parts, strconv.QuoteToASCII(path)+"="+strconv.FormatUint(revision, 10))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, " ")
+}
+
+// decodeChanged is the inverse of encodeChanged; own stands in for revision 0.
+func decodeChanged(text string, own uint64) map[string]uint64 {
+	changed := map[string]uint64{}
+	for text != "" {
+		quoted, err := strconv.QuotedPrefix(text)
+		if err != nil {
+			return changed
+		}
+		path, _ := strconv.Unquote(quoted) // QuotedPrefix has checked it
+		text = strings.TrimPrefix(text[len(quoted):], "=")
+		digits, rest, _ := strings.Cut(text, " ")
+		text = rest
+		revision, err := strconv.ParseUint(digits, 10, 64)
+		if err != nil {
+			return changed
+		}
+		changed[path] = cmp.Or(revision, own)
+	}
+	return changed
+}
+
+// usage sums up the accelerator pools that a listing speaks of.
+func usage(notebooks []upstream.Notebook) []*notebookv1.ResourceGroupUsage {
+	type pool struct{ group, kind string }
+	seen := map[pool]*notebookv1.ResourceGroupUsage{}
+	for _, n := range notebooks {
+		a := n.Resources.Accelerator
+		if n.ResourceGroup == (upstream.ResourceGroup{}) || a.Available == nil {
+			continue
+		}
+		p := pool{cmp.Or(n.ResourceGroup.Code, n.ResourceGroup.ID), a.Type}
+		if _, ok := seen[p]; ok {
+			continue
+		}
+		u := &notebookv1.ResourceGroupUsage{
+			Id: valid(n.ResourceGroup.ID), Code: valid(n.ResourceGroup.Code), Accelerator: valid(a.Type), Free: *a.Available,
+		}
+		if a.Max != nil {
+			u.Max = *a.Max
+		}
+		seen[p] = u
+	}
+	out := make([]*notebookv1.ResourceGroupUsage, 0, len(seen))
+	for _, u := range seen {
+		out = append(out, u)
+	}
+	slices.SortFunc(out, func(a, b *notebookv1.ResourceGroupUsage) int {
+		return cmp.Or(cmp.Compare(a.GetCode(), b.GetCode()), cmp.Compare(a.GetId(), b.GetId()), cmp.Compare(a.GetAccelerator(), b.GetAccelerator()))
+	})
+	return out
+}
+
+// Address returns the cloud's own ids of the notebook's location and of the
+// notebook.
+func (r *Row) Address() (location, id string) { return r.key.location, r.key.id }

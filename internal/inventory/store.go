@@ -1,0 +1,317 @@
+package inventory
+
+import (
+	"iter"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/tidwall/btree"
+	"google.golang.org/protobuf/proto"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+)
+
+// Store is the log applied in order, in memory. Writers replace its current
+// Snapshot; readers take it without a lock.
+type Store struct {
+	tombstones time.Duration
+	log        *slog.Logger
+	current    atomic.Pointer[Snapshot]
+
+	// mu guards everything below, which only writers touch.
+	mu     sync.Mutex
+	names  *btree.BTreeG[*Row] // by name, tombstones included
+	revs   *btree.BTreeG[*Row] // by revision, tombstones included
+	counts map[string]int      // live rows by location
+	// graves holds tombstones in the order of their revision, to be dropped
+	// from the front when their time has come. A row that came back leaves a
+	// stale entry behind, told by its revision.
+	graves    []*Row
+	revision  uint64
+	locations map[string]*Location // by resource name
+	clouds    map[string]*Cloud    // by bare name
+	dirty     bool                 // rows were applied since the last snapshot
+	flush     *time.Timer          // publishes a batch whose end does not come
+	closed    bool
+}
+
+// Snapshot is the inventory at one revision. It is immutable and stays valid
+// for as long as it is held.
+type Snapshot struct {
+	names     *btree.BTreeG[*Row]
+	revs      *btree.BTreeG[*Row]
+	counts    map[string]int
+	revision  uint64
+	locations []*Location // ordered like the names of their rows
+	clouds    []*Cloud    // ordered by name
+	// superseded is closed by the store, once, when a snapshot with other rows
+	// or with a location in another state exists.
+	superseded chan struct{}
+}
+
+func newStore(tombstones time.Duration, log *slog.Logger) *Store {
+	s := &Store{
+		tombstones: tombstones,
+		log:        log,
+		names:      newTree(func(a, b *Row) bool { return a.Name < b.Name }),
+		revs:       newTree(func(a, b *Row) bool { return a.Revision < b.Revision }),
+		counts:     map[string]int{},
+		locations:  map[string]*Location{},
+		clouds:     map[string]*Cloud{},
+	}
+	s.current.Store(&Snapshot{names: s.names.Copy(), revs: s.revs.Copy(), superseded: make(chan struct{})})
+	return s
+}
+
+// newTree returns a tree without a lock of its own: Store.mu guards the
+// writer's tree, and copies are only read.
+func newTree(less func(a, b *Row) bool) *btree.BTreeG[*Row] {
+	return btree.NewBTreeGOptions(less, btree.Options{NoLocks: true})
+}
+
+// Snapshot returns the current state. It never returns nil and takes no lock.
+func (s *Store) Snapshot() *Snapshot { return s.current.Load() }
+
+// flushAfter is how long a batch may stay open before what came of it is shown.
+const flushAfter = 50 * time.Millisecond
+
+// apply takes one message of the log. The rows of a batch become visible
+// together, since waking every watcher costs far more than a row.
+func (s *Store) apply(msg jetstream.Msg, revision uint64, at time.Time, pending uint64) {
+	row, err := decodeRow(msg.Subject(), msg.Headers(), msg.Data(), revision, at)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || revision <= s.revision {
+		return
+	}
+	s.revision = revision
+	if err != nil {
+		// Written by a newer version, say. The row is skipped, not the log.
+		s.log.Error("log message not understood", "revision", revision, "error", err)
+	} else {
+		s.setLocked(row)
+	}
+	s.dirty = true
+	if pending == 0 && msg.Headers().Get(headerMore) == "" {
+		s.publishLocked(true)
+		return
+	}
+	if s.flush == nil {
+		s.flush = time.AfterFunc(flushAfter, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.dirty && !s.closed {
+				s.publishLocked(true)
+			}
+		})
+	} else {
+		s.flush.Reset(flushAfter)
+	}
+}
+
+func (s *Store) setLocked(row *Row) {
+	old, ok := s.names.Set(row)
+	if ok {
+		s.revs.Delete(old)
+		if !old.Deleted {
+			s.counts[old.Location]--
+		}
+	}
+	s.revs.Set(row)
+	if row.Deleted {
+		s.graves = append(s.graves, row)
+	} else {
+		s.counts[row.Location]++
+	}
+}
+
+// tombstoneGrace keeps a tombstone here a little longer than in the log, so
+// that a writer's expectation about a subject is never too new.
+const tombstoneGrace = time.Minute
+
+func (s *Store) buryLocked(now time.Time) {
+	n := 0
+	for _, row := range s.graves {
+		if now.Sub(row.Time) < s.tombstones+tombstoneGrace {
+			break
+		}
+		if current, ok := s.names.Get(row); ok && current == row {
+			s.names.Delete(row)
+			s.revs.Delete(row)
+		}
+		n++
+	}
+	s.graves = slices.Delete(s.graves, 0, n)
+}
+
+// publishLocked makes what was applied the current snapshot. Watchers are woken
+// only when there is news for them.
+func (s *Store) publishLocked(news bool) {
+	s.buryLocked(time.Now())
+	news = news || s.dirty
+	old := s.current.Load()
+	next := &Snapshot{
+		names: s.names.Copy(), revs: s.revs.Copy(), counts: maps.Clone(s.counts), revision: s.revision,
+		superseded: old.superseded,
+	}
+	next.locations = slices.SortedFunc(maps.Values(s.locations), func(a, b *Location) int {
+		return compareStrings(a.Name+"/", b.Name+"/")
+	})
+	next.clouds = slices.SortedFunc(maps.Values(s.clouds), func(a, b *Cloud) int { return compareStrings(a.Name, b.Name) })
+	s.dirty = false
+	if news {
+		next.superseded = make(chan struct{})
+	}
+	s.current.Store(next)
+	if news {
+		close(old.superseded)
+	}
+}
+
+// updateLocation replaces the status of a location. f gets a copy to change.
+// Watchers are told when its state or reason is another.
+func (s *Store) updateLocation(name string, f func(*Location)) *Location {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var next Location
+	old, known := s.locations[name]
+	if known {
+		next = *old
+	}
+	next.Name = name
+	f(&next)
+	news := !known || old.State != next.State || old.Reason() != next.Reason()
+	if news {
+		next.version++
+	}
+	s.locations[name] = &next
+	if !s.closed {
+		s.publishLocked(news)
+	}
+	return &next
+}
+
+// updateCloud replaces the status of a cloud. f gets a copy to change.
+func (s *Store) updateCloud(name string, f func(*Cloud)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var next Cloud
+	if old, ok := s.clouds[name]; ok {
+		next = *old
+	}
+	next.Name = name
+	f(&next)
+	s.clouds[name] = &next
+	if !s.closed {
+		s.publishLocked(true)
+	}
+}
+
+// close ends the store's timer. Its last snapshot stays readable.
+func (s *Store) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.flush != nil {
+		s.flush.Stop()
+	}
+}
+
+// Revision is the log revision that the snapshot shows.
+func (v *Snapshot) Revision() uint64 { return v.revision }
+
+// Superseded is closed once a snapshot with news exists.
+func (v *Snapshot) Superseded() <-chan struct{} { return v.superseded }
+
+// Get returns the row of a notebook. A tombstone is not found.
+func (v *Snapshot) Get(name string) (*Row, bool) {
+	row, ok := v.names.Get(&Row{Name: name})
+	if !ok || row.Deleted {
+		return nil, false
+	}
+	return row, true
+}
+
+// get returns the row of a notebook, also a tombstone.
+func (v *Snapshot) get(name string) (*Row, bool) { return v.names.Get(&Row{Name: name}) }
+
+// Rows walks the live rows of a location whose name is greater than after, in
+// the order of their names.
+func (v *Snapshot) Rows(location, after string) iter.Seq[*Row] {
+	prefix := location + "/notebooks/"
+	return func(yield func(*Row) bool) {
+		v.names.Ascend(&Row{Name: max(prefix, after)}, func(row *Row) bool {
+			if row.Location != location {
+				return false
+			}
+			if row.Deleted || row.Name <= after {
+				return true
+			}
+			return yield(row)
+		})
+	}
+}
+
+// Since walks all rows, tombstones included, whose version is newer than a
+// revision, in the order of their revisions.
+func (v *Snapshot) Since(revision uint64) iter.Seq[*Row] {
+	return func(yield func(*Row) bool) {
+		v.revs.Ascend(&Row{Revision: revision + 1}, yield)
+	}
+}
+
+// Count returns how many live rows a location has.
+func (v *Snapshot) Count(location string) int { return v.counts[location] }
+
+// Locations returns the status of all locations, ordered like the names of
+// their rows.
+func (v *Snapshot) Locations() []*Location { return v.locations }
+
+// Clouds returns the status of all clouds, ordered by name.
+func (v *Snapshot) Clouds() []*Cloud { return v.clouds }
+
+// Location returns the status of one location.
+func (v *Snapshot) Location(name string) (*Location, bool) {
+	for _, l := range v.locations {
+		if l.Name == name {
+			return l, true
+		}
+	}
+	return nil, false
+}
+
+func compareStrings(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+func decodeRow(subject string, h nats.Header, payload []byte, revision uint64, at time.Time) (*Row, error) {
+	key, err := parseSubject(subject)
+	if err != nil {
+		return nil, err
+	}
+	n := &notebookv1.Notebook{}
+	if err := proto.Unmarshal(payload, n); err != nil {
+		return nil, err
+	}
+	row := &Row{
+		Name: key.name(), Location: key.locationName(), Cloud: key.cloud, Revision: revision, Time: at, Notebook: n,
+		Deleted: h.Get(headerDeleted) != "", key: key, created: revision, changed: decodeChanged(h.Get(headerChanged), revision),
+	}
+	if created, err := strconv.ParseUint(h.Get(headerCreated), 10, 64); err == nil && created != 0 {
+		row.created = created
+	}
+	return row, nil
+}

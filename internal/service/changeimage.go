@@ -1,0 +1,75 @@
+package service
+
+import (
+	"context"
+	"strings"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/imagechange"
+	"github.com/notebookd/notebookd/internal/upstream"
+)
+
+// ChangeImage implements NotebookService.
+func (s *Service) ChangeImage(ctx context.Context, req *notebookv1.ChangeImageRequest) (*notebookv1.ChangeImageResponse, error) {
+	if err := changeable(req); err != nil {
+		return nil, err
+	}
+	parts := strings.Split(req.GetName(), "/") // its form was checked by the contract's rules
+	cloud, location := parts[1], parts[3]
+	metadata := map[string]string{"cloud": cloud, "location": location, "notebook": req.GetName()}
+	if err := s.addressable(cloud, location, req.GetName(), metadata); err != nil {
+		return nil, err
+	}
+	change := imagechange.Request{
+		Notebook: req.GetName(), Image: req.GetImage(), ImageType: req.GetImageType(), Etag: req.GetEtag(),
+		ValidateOnly: req.GetValidateOnly(), Acknowledge: req.GetAcknowledge(),
+	}
+	if c := req.GetRegistryCredential(); c != nil {
+		change.Credential = &upstream.RegistryCredential{Username: c.GetUsername(), Password: upstream.NewSecret(c.GetPassword())}
+	}
+	result, notebook, err := s.changer.Change(ctx, change)
+	if err != nil {
+		return nil, s.toStatus(ctx, err, metadata)
+	}
+	return &notebookv1.ChangeImageResponse{Change: result, Notebook: notebook}, nil
+}
+
+// changeable refuses what a later version will honour.
+func changeable(req *notebookv1.ChangeImageRequest) error {
+	var fields []string
+	if req.GetRequestId() != "" {
+		fields = append(fields, "request_id")
+	}
+	if req.GetReason() != "" {
+		fields = append(fields, "reason")
+	}
+	if req.GetWait() != nil {
+		fields = append(fields, "wait")
+	}
+	if len(fields) > 0 {
+		return unsupportedFields(fields...)
+	}
+	return nil
+}
+
+// addressable tells a notebook that does not exist from one that cannot be
+// known to.
+func (s *Service) addressable(cloud, location, name string, metadata map[string]string) error {
+	snapshot := s.inventory.Snapshot()
+	if _, ok := snapshot.Get(name); ok {
+		return nil
+	}
+	locations, unknown, err := scope{cloud, location}.selected(snapshot)
+	if err != nil {
+		return err
+	}
+	for _, l := range locations {
+		switch {
+		case l.State == notebookv1.Location_STATE_DISABLED:
+			return cloudStatus(&upstream.Error{Cloud: cloud, Location: location, Kind: upstream.KindDisabled}, metadata)
+		case !l.LastSuccess.IsZero():
+			return notFound(notebookv1.ErrorReason_ERROR_REASON_NOTEBOOK_NOT_FOUND, "no such notebook is known", metadata)
+		}
+	}
+	return nothingKnown(locations, unknown, scope{cloud, location})
+}

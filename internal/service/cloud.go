@@ -1,0 +1,90 @@
+package service
+
+import (
+	"context"
+	"math"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/inventory"
+	"github.com/notebookd/notebookd/internal/upstream"
+)
+
+// ListClouds implements CloudService.
+func (s *Service) ListClouds(context.Context, *notebookv1.ListCloudsRequest) (*notebookv1.ListCloudsResponse, error) {
+	snapshot := s.inventory.Snapshot()
+	resp := &notebookv1.ListCloudsResponse{}
+	for _, c := range snapshot.Clouds() {
+		resp.Clouds = append(resp.Clouds, cloudMessage(snapshot, c))
+	}
+	return resp, nil
+}
+
+// GetCloud implements CloudService.
+func (s *Service) GetCloud(_ context.Context, req *notebookv1.GetCloudRequest) (*notebookv1.GetCloudResponse, error) {
+	snapshot := s.inventory.Snapshot()
+	name := strings.TrimPrefix(req.GetName(), "clouds/")
+	for _, c := range snapshot.Clouds() {
+		if c.Name == name {
+			return &notebookv1.GetCloudResponse{Cloud: cloudMessage(snapshot, c)}, nil
+		}
+	}
+	return nil, notFound(notebookv1.ErrorReason_ERROR_REASON_CLOUD_NOT_FOUND, "no such cloud is configured", map[string]string{"cloud": name})
+}
+
+func cloudMessage(snapshot *inventory.Snapshot, c *inventory.Cloud) *notebookv1.Cloud {
+	perHour, remaining := c.Budget()
+	out := &notebookv1.Cloud{
+		Name: inventory.CloudName(c.Name), Kind: c.Kind, Reason: failureReason(c.Failure),
+		Budget: &notebookv1.Budget{CallsPerHour: narrow(perHour), Remaining: narrow(remaining)},
+	}
+	can := c.Capabilities()
+	if can.ChangeImage == upstream.ChangeImageInPlace {
+		out.Capabilities = append(out.Capabilities, notebookv1.Cloud_CAPABILITY_CHANGE_IMAGE_IN_PLACE)
+	}
+	if can.RegistryCredential {
+		out.Capabilities = append(out.Capabilities, notebookv1.Cloud_CAPABILITY_REGISTRY_CREDENTIAL)
+	}
+	for _, l := range snapshot.Locations() {
+		if l.Cloud == c.Name {
+			out.Locations = append(out.Locations, locationMessage(snapshot, l))
+		}
+	}
+	return out
+}
+
+func locationMessage(snapshot *inventory.Snapshot, l *inventory.Location) *notebookv1.Location {
+	out := &notebookv1.Location{
+		Name: l.Name, DisplayName: l.DisplayName, State: l.State, Reason: failureReason(l.Failure), Message: failureText(l.Failure),
+		LastSuccessTime: timestamp(l.LastSuccess), LastAttemptTime: timestamp(l.LastAttempt), NextAttemptTime: timestamp(l.NextAttempt),
+		NotebookCount: narrow(snapshot.Count(l.Name)), ResourceGroups: l.Usage,
+	}
+	if l.Failure != nil {
+		out.CloudCode = l.Failure.Code
+	}
+	if l.Interval > 0 {
+		out.PollInterval = durationpb.New(l.Interval)
+	}
+	for _, b := range l.Breakers() {
+		out.Breakers = append(out.Breakers, &notebookv1.Breaker{
+			Operation: operations[b.Class], State: breakerStates[b.State], OpenUntil: timestamp(b.OpenUntil),
+		})
+	}
+	return out
+}
+
+var operations = map[upstream.Class]notebookv1.Breaker_Operation{
+	upstream.ClassRead:  notebookv1.Breaker_OPERATION_READ,
+	upstream.ClassWrite: notebookv1.Breaker_OPERATION_WRITE,
+	upstream.ClassLogin: notebookv1.Breaker_OPERATION_LOGIN,
+}
+
+var breakerStates = map[upstream.BreakerState]notebookv1.Breaker_State{
+	upstream.BreakerClosed:   notebookv1.Breaker_STATE_CLOSED,
+	upstream.BreakerHalfOpen: notebookv1.Breaker_STATE_HALF_OPEN,
+	upstream.BreakerOpen:     notebookv1.Breaker_STATE_OPEN,
+}
+
+func narrow(n int) int32 { return int32(min(max(n, 0), math.MaxInt32)) }

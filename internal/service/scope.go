@@ -1,0 +1,70 @@
+package service
+
+import (
+	"strings"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/inventory"
+)
+
+// scope is a parsed parent. An empty part stands for any.
+type scope struct{ cloud, location string }
+
+// parseScope parses a parent whose form the contract's rules have checked.
+func parseScope(parent string) scope {
+	parts := strings.Split(parent, "/")
+	var sc scope
+	if len(parts) >= 2 && parts[1] != "-" {
+		sc.cloud = parts[1]
+	}
+	if len(parts) >= 4 && parts[3] != "-" {
+		sc.location = parts[3]
+	}
+	return sc
+}
+
+// key binds tokens to the scope. Two spellings of one parent have one key.
+func (sc scope) key() string { return sc.cloud + "/" + sc.location }
+
+func (sc scope) has(l *inventory.Location) bool {
+	return (sc.cloud == "" || sc.cloud == l.Cloud) && (sc.location == "" || sc.location == l.ID)
+}
+
+// selected returns the scope's locations, and the clouds of which no location
+// is known. It fails when the scope names something that is not configured.
+func (sc scope) selected(snapshot *inventory.Snapshot) (locations []*inventory.Location, unknown []*inventory.Cloud, err error) {
+	for _, l := range snapshot.Locations() {
+		if sc.has(l) {
+			locations = append(locations, l)
+		}
+	}
+	found, undiscovered := false, false
+	for _, c := range snapshot.Clouds() {
+		if sc.cloud != "" && sc.cloud != c.Name {
+			continue
+		}
+		found = true
+		if !c.Discovered {
+			undiscovered = true
+			unknown = append(unknown, c)
+		}
+	}
+	if !found {
+		return nil, nil, notFound(notebookv1.ErrorReason_ERROR_REASON_CLOUD_NOT_FOUND, "no such cloud is configured", sc.metadata())
+	}
+	if sc.location != "" && len(locations) == 0 && !undiscovered {
+		return nil, nil, notFound(notebookv1.ErrorReason_ERROR_REASON_CLOUD_NOT_FOUND, "the cloud has no such location", sc.metadata())
+	}
+	return locations, unknown, nil
+}
+
+func (sc scope) metadata() map[string]string {
+	m := map[string]string{}
+	if sc.cloud != "" {
+		m["cloud"] = sc.cloud
+	}
+	if sc.location != "" {
+		m["location"] = sc.location
+	}
+	return m
+}

@@ -1,0 +1,75 @@
+// Package service answers the three gRPC services from the inventory: it
+// parses requests, walks snapshots and maps errors.
+//
+// It knows no cloud and makes no HTTP call. Watch's semantics live here once;
+// every transport is only another way to send its frames.
+package service
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/imagechange"
+	"github.com/notebookd/notebookd/internal/inventory"
+)
+
+// Config configures a Service. All fields but Logger are required.
+type Config struct {
+	Inventory *inventory.Inventory
+	Changer   *imagechange.Changer
+	Tokens    *inventory.Tokens
+	// Logger gets what callers are not told. Default: none.
+	Logger *slog.Logger
+}
+
+// Service implements NotebookService, CloudService and ImageChangeService. It
+// is safe for concurrent use.
+type Service struct {
+	notebookv1.UnimplementedNotebookServiceServer
+	notebookv1.UnimplementedCloudServiceServer
+	notebookv1.UnimplementedImageChangeServiceServer
+
+	inventory *inventory.Inventory
+	changer   *imagechange.Changer
+	tokens    *inventory.Tokens
+	log       *slog.Logger
+
+	// draining is closed, once, when watches have to end.
+	draining  chan struct{}
+	drainOnce sync.Once
+	drainOver time.Duration // set before draining is closed
+}
+
+// New returns a Service.
+func New(cfg Config) *Service {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Service{
+		inventory: cfg.Inventory, changer: cfg.Changer, tokens: cfg.Tokens, log: cfg.Logger,
+		draining: make(chan struct{}),
+	}
+}
+
+// Drain ends every watch with a CLOSING bookmark, spread over a period so that
+// the callers do not reconnect all at once. It does not wait. New watches are
+// refused from now on.
+func (s *Service) Drain(over time.Duration) {
+	s.drainOnce.Do(func() {
+		s.drainOver = over
+		close(s.draining)
+	})
+}
+
+// GetImageChange implements ImageChangeService.
+func (*Service) GetImageChange(context.Context, *notebookv1.GetImageChangeRequest) (*notebookv1.GetImageChangeResponse, error) {
+	return nil, notSupported("this version keeps no history of image changes")
+}
+
+// ListImageChanges implements ImageChangeService.
+func (*Service) ListImageChanges(context.Context, *notebookv1.ListImageChangesRequest) (*notebookv1.ListImageChangesResponse, error) {
+	return nil, notSupported("this version keeps no history of image changes")
+}

@@ -1,0 +1,239 @@
+package service
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/inventory"
+)
+
+const (
+	defaultBookmarkInterval = 20 * time.Second
+	// aheadFor bounds the wait for a revision that this log has not reached.
+	aheadFor = 5 * time.Second
+)
+
+// Watch implements NotebookService.
+func (s *Service) Watch(req *notebookv1.WatchRequest, stream notebookv1.NotebookService_WatchServer) error {
+	ctx := stream.Context()
+	return s.toStatus(ctx, s.watch(ctx, req, stream.Send), nil)
+}
+
+// watch sends frames until ctx ends or the service drains. It holds no queue:
+// it remembers the revision that was sent and walks what is newer, so a slow
+// reader costs nothing but its own stream.
+func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send func(*notebookv1.WatchResponse) error) error {
+	if req.GetFilter() != "" {
+		return unsupportedFields("filter")
+	}
+	select {
+	case <-s.draining:
+		return Error(codes.Unavailable, notebookv1.ErrorReason_ERROR_REASON_DRAINING, "the server is stopping; try another one")
+	default:
+	}
+	sc := parseScope(req.GetParent())
+	snapshot := s.inventory.Snapshot()
+	if _, _, err := sc.selected(snapshot); err != nil {
+		return err
+	}
+	w := &watcher{service: s, scope: sc, send: send, locations: map[string]uint64{}, interval: defaultBookmarkInterval}
+	if d := req.GetBookmarkInterval(); d != nil {
+		w.interval = d.AsDuration()
+	}
+	done := s.inventory.Watching()
+	defer done()
+
+	begin := begin{snapshot: req.GetSnapshot() != notebookv1.WatchRequest_SNAPSHOT_SKIP}
+	if token := req.GetResumeToken(); token != "" {
+		var err error
+		if begin, err = s.resume(ctx, sc, token); err != nil {
+			return err
+		}
+		snapshot = s.inventory.Snapshot()
+	}
+	if err := w.start(snapshot, begin); err != nil {
+		return err
+	}
+	return w.follow(ctx, snapshot)
+}
+
+// begin is where a watch begins.
+type begin struct {
+	resumed  bool
+	revision uint64 // known to the caller, when resumed
+	snapshot bool   // send what exists
+	reset    string // why a token cannot be resumed; empty when it can
+}
+
+func (s *Service) resume(ctx context.Context, sc scope, token string) (begin, error) {
+	epoch := s.inventory.Epoch()
+	r, err := s.tokens.OpenResume(sc.key(), token, epoch)
+	if err != nil {
+		return begin{}, err
+	}
+	switch {
+	case r.Epoch != epoch:
+		return begin{snapshot: true, reset: "LOG_REPLACED"}, nil
+	case time.Since(r.Time) > s.inventory.Tombstones():
+		return begin{snapshot: true, reset: "TOKEN_EXPIRED"}, nil
+	}
+	waitCtx, cancel := context.WithTimeout(ctx, aheadFor)
+	defer cancel()
+	if err := s.inventory.WaitRevision(waitCtx, r.Revision); err != nil {
+		if ctx.Err() != nil {
+			return begin{}, ctx.Err()
+		}
+		return begin{snapshot: true, reset: "LOG_REPLACED"}, nil // a log that lost its end
+	}
+	return begin{resumed: true, revision: r.Revision}, nil
+}
+
+// watcher is the state of one watch. Its goroutine alone uses it.
+type watcher struct {
+	service  *Service
+	scope    scope
+	send     func(*notebookv1.WatchResponse) error
+	interval time.Duration
+
+	sent      uint64            // revision up to which everything was sent
+	locations map[string]uint64 // by name → version that was sent
+}
+
+// start sends all that comes before the changes.
+func (w *watcher) start(snapshot *inventory.Snapshot, b begin) error {
+	w.sent = b.revision // 0 unless resumed: a token of these frames starts over
+	if b.reset != "" {
+		reset := &notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Reset_{Reset_: &notebookv1.Reset{Reason: b.reset}}}
+		if err := w.frame(reset); err != nil {
+			return err
+		}
+	}
+	if err := w.sendLocations(snapshot); err != nil {
+		return err
+	}
+	switch {
+	case b.resumed:
+		if err := w.sendChanges(snapshot); err != nil {
+			return err
+		}
+	case b.snapshot:
+		locations, _, err := w.scope.selected(snapshot)
+		if err != nil {
+			return err
+		}
+		for _, l := range locations {
+			for row := range snapshot.Rows(l.Name, "") {
+				err := w.send(notebookEvent(&notebookv1.NotebookEvent{
+					Type: notebookv1.NotebookEvent_TYPE_ADDED, Notebook: row.Notebook, Initial: true,
+				}))
+				if err != nil {
+					return err
+				}
+			}
+		}
+	}
+	w.sent = snapshot.Revision()
+	return w.bookmark(notebookv1.Bookmark_KIND_SNAPSHOT_END)
+}
+
+// follow sends changes, location events and bookmarks.
+func (w *watcher) follow(ctx context.Context, snapshot *inventory.Snapshot) error {
+	bookmarks := time.NewTicker(w.interval)
+	defer bookmarks.Stop()
+	draining := w.service.draining
+	var closing <-chan time.Time
+	for {
+		select {
+		case <-snapshot.Superseded():
+			snapshot = w.service.inventory.Snapshot()
+			if err := w.sendChanges(snapshot); err != nil {
+				return err
+			}
+			if err := w.sendLocations(snapshot); err != nil {
+				return err
+			}
+		case <-bookmarks.C:
+			if err := w.bookmark(notebookv1.Bookmark_KIND_HEARTBEAT); err != nil {
+				return err
+			}
+		case <-draining:
+			draining = nil
+			closing = time.After(time.Duration(rand.Float64() * float64(w.service.drainOver))) //nolint:gosec // not a secret
+		case <-closing:
+			return w.bookmark(notebookv1.Bookmark_KIND_CLOSING)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// sendChanges sends every row of the scope that is newer than what was sent, in
+// the order of the log.
+func (w *watcher) sendChanges(snapshot *inventory.Snapshot) error {
+	since := w.sent
+	for row := range snapshot.Since(since) {
+		event := w.event(snapshot, row, since)
+		if event == nil {
+			continue
+		}
+		w.sent = row.Revision
+		if err := w.frame(notebookEvent(event)); err != nil {
+			return err
+		}
+	}
+	w.sent = snapshot.Revision()
+	return nil
+}
+
+// event is what a row is to a watch that knows everything up to a revision, or
+// nil when it is no news to it.
+func (w *watcher) event(snapshot *inventory.Snapshot, row *inventory.Row, since uint64) *notebookv1.NotebookEvent {
+	if l, ok := snapshot.Location(row.Location); !ok || !w.scope.has(l) {
+		return nil
+	}
+	event := &notebookv1.NotebookEvent{Notebook: row.Notebook}
+	switch {
+	case row.Deleted && row.Added(since):
+		return nil // came and went unseen
+	case row.Deleted:
+		event.Type = notebookv1.NotebookEvent_TYPE_DELETED
+	case row.Added(since):
+		event.Type = notebookv1.NotebookEvent_TYPE_ADDED
+	default:
+		event.Type, event.ChangedFields = notebookv1.NotebookEvent_TYPE_MODIFIED, row.ChangedSince(since)
+	}
+	return event
+}
+
+// sendLocations sends every location of the scope whose status is news.
+func (w *watcher) sendLocations(snapshot *inventory.Snapshot) error {
+	for _, l := range snapshot.Locations() {
+		if !w.scope.has(l) || w.locations[l.Name] == l.Version() {
+			continue
+		}
+		w.locations[l.Name] = l.Version()
+		frame := &notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Location{Location: locationMessage(snapshot, l)}}
+		if err := w.frame(frame); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *watcher) bookmark(kind notebookv1.Bookmark_Kind) error {
+	return w.frame(&notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Bookmark{Bookmark: &notebookv1.Bookmark{Kind: kind}}})
+}
+
+// frame sends a frame with the token of what was sent so far.
+func (w *watcher) frame(frame *notebookv1.WatchResponse) error {
+	frame.ResumeToken = w.service.resumeToken(w.scope, w.sent)
+	return w.send(frame)
+}
+
+func notebookEvent(event *notebookv1.NotebookEvent) *notebookv1.WatchResponse {
+	return &notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Notebook{Notebook: event}}
+}

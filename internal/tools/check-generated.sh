@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Fails when gen/ is not what `make proto` makes of proto/. It works in a copy,
+# so that a stale tree stays as it is.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+go tool -modfile=tools/go.mod buf generate -o "$tmp"
+cp internal/tools/openapi.go.txt "$tmp/gen/openapi/openapi.go"
+if ! diff -r gen "$tmp/gen"; then
+	echo "gen/ is stale: run 'make proto' and commit what it changes" >&2
+	exit 1
+fi
