@@ -182,6 +182,9 @@ func (inv *Inventory) WaitRevision(ctx context.Context, revision uint64) error {
 // Epoch identifies the log that revisions belong to.
 func (inv *Inventory) Epoch() string { return inv.log.Epoch() }
 
+// TokenKey is the key of page and resume tokens.
+func (inv *Inventory) TokenKey() []byte { return inv.log.TokenKey() }
+
 // Tombstones is how long deletions are remembered.
 func (inv *Inventory) Tombstones() time.Duration { return inv.log.Tombstones() }
 

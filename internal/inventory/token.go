@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -46,8 +47,21 @@ func newAEAD(key []byte, purpose string) (cipher.AEAD, error) {
 // ErrToken says that a token was not made by this service, or for another use.
 var ErrToken = errors.New("token not valid here")
 
-// Strict, so that a token has exactly one form.
 var tokenText = base64.RawURLEncoding.Strict()
+
+// open decodes and opens a token, which has exactly one form: the decoder's
+// leniency about line feeds is taken away.
+func open(aead cipher.AEAD, scope, token string) ([]byte, error) {
+	raw, err := tokenText.DecodeString(token)
+	if err != nil || strings.ContainsAny(token, "\r\n") {
+		return nil, ErrToken
+	}
+	plain, err := aead.Open(nil, nil, raw, []byte(scope))
+	if err != nil {
+		return nil, ErrToken
+	}
+	return plain, nil
+}
 
 // Page seals the name after which the next page begins. scope stands for all
 // that must stay the same from page to page.
@@ -57,15 +71,8 @@ func (t *Tokens) Page(scope, after string) string {
 
 // OpenPage is the inverse of Page.
 func (t *Tokens) OpenPage(scope, token string) (after string, err error) {
-	raw, err := tokenText.DecodeString(token)
-	if err != nil {
-		return "", ErrToken
-	}
-	plain, err := t.page.Open(nil, nil, raw, []byte(scope))
-	if err != nil {
-		return "", ErrToken
-	}
-	return string(plain), nil
+	plain, err := open(t.page, scope, token)
+	return string(plain), err
 }
 
 // Resume is what a resume token holds.
@@ -86,13 +93,9 @@ func (t *Tokens) Resume(scope string, r Resume) string {
 // OpenResume is the inverse of Resume. The epoch comes back as epoch when it is
 // that one, and as "" when it is another.
 func (t *Tokens) OpenResume(scope, token, epoch string) (Resume, error) {
-	raw, err := tokenText.DecodeString(token)
+	plain, err := open(t.resume, scope, token)
 	if err != nil {
-		return Resume{}, ErrToken
-	}
-	plain, err := t.resume.Open(nil, nil, raw, []byte(scope))
-	if err != nil {
-		return Resume{}, ErrToken
+		return Resume{}, err
 	}
 	revision, n := binary.Uvarint(plain)
 	if n <= 0 {
