@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -91,15 +92,22 @@ var defaultQuery runtime.DefaultQueryParser
 func (strictQuery) Parse(msg proto.Message, values url.Values, filter *utilities.DoubleArray) error {
 	for name := range values {
 		if !hasField(msg.ProtoReflect().Descriptor(), strings.Split(name, ".")) {
-			return service.InvalidFields(service.FieldViolation{Field: name, Problem: "no such query parameter"})
+			return queryError{name, "no such query parameter"}
 		}
 	}
 	if err := defaultQuery.Parse(msg, values, filter); err != nil {
-		// The text names the field's type and the value, and no more.
-		return service.InvalidFields(service.FieldViolation{Field: fieldOf(err, values), Problem: "has a value of the wrong form"})
+		return queryError{fieldOf(err, values), "has a value of the wrong form"}
 	}
 	return nil
 }
+
+// queryError is a query parameter that must not be so. The generated handlers
+// keep only the text of an error, so invalidRequest reads the text.
+type queryError struct{ field, problem string }
+
+func (e queryError) Error() string { return fmt.Sprintf("query parameter %q: %s", e.field, e.problem) }
+
+var queryProblem = regexp.MustCompile(`query parameter ("[^"]*"): (.*)$`)
 
 // fieldOf finds the parameter that a parser's error speaks of.
 func fieldOf(err error, values url.Values) string {
@@ -150,7 +158,7 @@ func complete(err error) error {
 	reason, message := notebookv1.ErrorReason_ERROR_REASON_INTERNAL, "internal error; the log of notebookd has the details"
 	switch st.Code() {
 	case codes.InvalidArgument:
-		return invalidBody(err, st.Message())
+		return invalidRequest(err, st.Message())
 	case codes.NotFound, codes.Unimplemented:
 		reason, message = notebookv1.ErrorReason_ERROR_REASON_OPERATION_NOT_SUPPORTED, "no such path, or not with this method"
 	case codes.Unavailable:
@@ -163,9 +171,13 @@ func complete(err error) error {
 	return service.Error(st.Code(), reason, message)
 }
 
-// invalidBody says what is wrong with a JSON body, without quoting it: it may
-// hold a password.
-func invalidBody(err error, text string) error {
+// invalidRequest says what is wrong with a query or a JSON body, without
+// quoting the body: it may hold a password.
+func invalidRequest(err error, text string) error {
+	if match := queryProblem.FindStringSubmatch(text); match != nil {
+		field, _ := strconv.Unquote(match[1])
+		return service.InvalidFields(service.FieldViolation{Field: field, Problem: match[2]})
+	}
 	v := service.FieldViolation{Field: "body", Problem: "is not the JSON of the request"}
 	var syntax *json.SyntaxError
 	switch match := unknownField.FindStringSubmatch(text); {
