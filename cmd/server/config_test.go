@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestConfigProblemsAreToldTogether(t *testing.T) {
+	t.Setenv("NOTEBOOKD_TEST_EMPTY", "")
+	for _, tt := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"empty", "", []string{"the file is empty; clouds are needed"}},
+		{"no cloud", "drain: 5s\n", []string{"clouds: at least one is needed"}},
+		{"not yaml", "a: [", []string{"line 1: did not find expected node content"}},
+		{"unknown keys", "drian: 5s\ngrpc: {adress: x}\nclouds: []\n", []string{"line 1: drian: unknown key", "line 2: grpc.adress: unknown key"}},
+		{"many at once", `
+grpc: {address: nowhere}
+drain: -1s
+log: {level: loud}
+clouds:
+  - name: Core
+    kind: coreshub
+    poll: {fast: 1ms}
+    breaker: {failure_ratio: 3}
+    coreshub:
+      zones: [xb3]
+      user_id: usr-1
+      access_key_id: {value: ak}
+      secret_access_key: {value: sk}
+`, []string{
+			"line 2: grpc.address: must be host:port",
+			"line 3: drain: must be a positive duration such as 10s",
+			"line 4: log.level: must be one of debug, info, warn, error",
+			"line 6: clouds[0].name: must begin with a lower-case letter and hold only a-z, 0-9 and -",
+			"line 8: clouds[0].poll.fast: must be at least 100ms",
+			"line 9: clouds[0].breaker.failure_ratio: must be above 0 and at most 1",
+		}},
+		{"secrets", `
+clouds:
+  - name: core
+    kind: coreshub
+    coreshub:
+      zones: [xb3]
+      user_id: usr-1
+      access_key_id: canary
+      secret_access_key: {env: NOTEBOOKD_TEST_EMPTY}
+      sercet: {value: canary}
+`, []string{
+			"line 8: clouds[0].coreshub.access_key_id: must be {env: NAME}, {file: PATH} or {value: TEXT}",
+			"line 9: clouds[0].coreshub.secret_access_key: environment variable NOTEBOOKD_TEST_EMPTY is empty or not set",
+			"line 10: clouds[0].coreshub.sercet: unknown key",
+		}},
+		{"kinds", `
+clouds:
+  - name: a
+    kind: none
+  - name: b
+    kind: scnet
+    coreshub: {}
+`, []string{
+			"line 4: clouds[0].kind: must be one of coreshub, scnet",
+			"line 7: clouds[1].coreshub: does not belong to kind scnet",
+			"line 5: clouds[1].scnet: is needed",
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "c.yaml")
+			if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var stdout, stderr bytes.Buffer
+			if code := run(t.Context(), []string{"--config", file}, &stdout, &stderr); code != 2 {
+				t.Errorf("exit code %d, want 2", code)
+			}
+			var got []string
+			for _, line := range strings.Split(stderr.String(), "\n")[1:] {
+				if line != "" {
+					got = append(got, strings.TrimSpace(line))
+				}
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+			if strings.Contains(stderr.String(), "canary") {
+				t.Error("a problem shows a secret")
+			}
+		})
+	}
+}
+
+func TestCheckConfig(t *testing.T) {
+	t.Setenv("NOTEBOOKD_TEST_KEY", "ak")
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("sk\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "c.yaml")
+	text := `
+clouds:
+  - name: core
+    kind: coreshub
+    timeout: 3s
+    coreshub:
+      zones: [xb3, xb2]
+      user_id: usr-AbCdEf12
+      access_key_id: {env: NOTEBOOKD_TEST_KEY}
+      secret_access_key: {file: ` + secret + `}
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"--config", file, "--check-config"}, &stdout, &stderr); code != 0 || stdout.String() != "configuration ok: 1 clouds\n" {
+		t.Errorf("exit code %d, %s%s", code, stdout.String(), stderr.String())
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	for _, args := range [][]string{{"--no-such-flag"}, {"--config", "/does/not/exist"}} {
+		var stdout, stderr bytes.Buffer
+		if code := run(t.Context(), args, &stdout, &stderr); code != 2 || stderr.Len() == 0 {
+			t.Errorf("%v: exit code %d, %q", args, code, stderr.String())
+		}
+	}
+}

@@ -1,0 +1,465 @@
+// Package coreshub speaks the notebook API of CoresHub: it signs, pages,
+// decodes and classifies.
+//
+// It refuses to do anything else. It does not retry, cache, poll or log, it
+// knows no breaker and no call budget (package upstream carries its calls), and
+// it makes only the two calls that notebookd needs: list and change_image.
+// README.md tables where every field and every code goes.
+package coreshub
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/notebookd/notebookd/internal/upstream"
+)
+
+// Config configures a Provider. Zero fields have the documented default.
+type Config struct {
+	// Endpoint is scheme and host of the cloud. Default: https://ai.coreshub.cn.
+	Endpoint string `yaml:"endpoint"`
+	// PathPrefix comes before every path. Default: /aicp.
+	PathPrefix string `yaml:"path_prefix"`
+	// Zones are the locations of the account. At least one is needed.
+	Zones []string `yaml:"zones"`
+	// UserID is the id of the account's user, such as usr-AbCdEf12.
+	UserID string `yaml:"user_id"`
+	// Namespaces are listed in every zone. Default: UserID in lower case.
+	Namespaces []string `yaml:"namespaces"`
+
+	AccessKeyID     upstream.Secret `yaml:"access_key_id"`
+	SecretAccessKey upstream.Secret `yaml:"secret_access_key"`
+
+	// SignEncode is how often the signature is percent-encoded in the URL:
+	// twice (default) or once.
+	SignEncode string `yaml:"sign_encode"`
+	// SignBody is whose MD5 is signed: that of nothing (empty, the default) or
+	// that of the body that is sent (md5).
+	SignBody string `yaml:"sign_body"`
+	// TimeZone is the zone of times that name none: an offset or an IANA name.
+	// Default: +08:00.
+	TimeZone string `yaml:"time_zone"`
+}
+
+func (c Config) withDefaults() Config {
+	c.Endpoint = strings.TrimSuffix(c.Endpoint, "/")
+	if c.Endpoint == "" {
+		c.Endpoint = "https://ai.coreshub.cn"
+	}
+	if c.PathPrefix == "" {
+		c.PathPrefix = "/aicp"
+	}
+	c.PathPrefix = strings.TrimRight(c.PathPrefix, "/")
+	if len(c.Namespaces) == 0 && c.UserID != "" {
+		c.Namespaces = []string{strings.ToLower(c.UserID)}
+	}
+	if c.SignEncode == "" {
+		c.SignEncode = "twice"
+	}
+	if c.SignBody == "" {
+		c.SignBody = "empty"
+	}
+	if c.TimeZone == "" {
+		c.TimeZone = "+08:00"
+	}
+	return c
+}
+
+// Validate reports every problem of the configuration, joined; each one's text
+// begins with its key. No text holds a secret.
+func (c Config) Validate() error {
+	derived := len(c.Namespaces) == 0
+	c = c.withDefaults()
+	var problems []error
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+
+	// The values of the URL settings are not repeated: somebody may have put a
+	// password there.
+	switch u, err := url.Parse(c.Endpoint); {
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
+		problem("endpoint: must be an http or https URL")
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		problem("endpoint: must have neither user information nor query nor fragment")
+	case u.Path != "":
+		problem("endpoint: must have no path; that is path_prefix")
+	}
+	for _, segment := range strings.Split(strings.TrimPrefix(c.PathPrefix, "/"), "/") {
+		if c.PathPrefix != "" && (!strings.HasPrefix(c.PathPrefix, "/") || !plain(segment)) {
+			problem("path_prefix: must start with / and be made of letters, digits and - _ .")
+			break
+		}
+	}
+	if len(c.Zones) == 0 {
+		problem("zones: at least one is needed")
+	}
+	for i, zone := range c.Zones {
+		if !plain(zone) {
+			problem("zones[%d]: must be made of letters, digits and - _ .", i)
+		} else if slices.Contains(c.Zones[:i], zone) {
+			problem("zones[%d]: %q is there already", i, zone)
+		}
+	}
+	if len(c.Namespaces) == 0 {
+		problem("user_id: needed, unless namespaces are given")
+	}
+	for i, namespace := range c.Namespaces {
+		key := fmt.Sprintf("namespaces[%d]", i)
+		if derived {
+			key = "user_id"
+		}
+		if !plain(namespace) {
+			problem("%s: must be made of letters, digits and - _ .", key)
+		} else if slices.Contains(c.Namespaces[:i], namespace) {
+			problem("namespaces[%d]: %q is there already", i, namespace)
+		}
+	}
+	if c.AccessKeyID.IsZero() {
+		problem("access_key_id: needed")
+	}
+	if c.SecretAccessKey.IsZero() {
+		problem("secret_access_key: needed")
+	}
+	if c.SignEncode != "twice" && c.SignEncode != "once" {
+		problem("sign_encode: must be twice or once, not %q", c.SignEncode)
+	}
+	if c.SignBody != "empty" && c.SignBody != "md5" {
+		problem("sign_body: must be empty or md5, not %q", c.SignBody)
+	}
+	if _, err := parseZone(c.TimeZone); err != nil {
+		problem("time_zone: must be an offset like +08:00 or a name like Asia/Shanghai, not %q", c.TimeZone)
+	}
+	return errors.Join(problems...)
+}
+
+// plain reports whether s can stand in a path, and in a resource name, as it is.
+func plain(s string) bool {
+	return strings.Trim(s, ".") != "" && strings.IndexFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	}) < 0
+}
+
+// parseZone reads an offset or an IANA name. It refuses the zone of the
+// machine, which would make the same answer mean something else elsewhere.
+func parseZone(name string) (*time.Location, error) {
+	if at, err := time.Parse("-07:00", name); err == nil {
+		_, seconds := at.Zone()
+		return time.FixedZone("", seconds), nil
+	}
+	if name == "" || name == "Local" {
+		return nil, errors.New("no time zone of its own")
+	}
+	return time.LoadLocation(name)
+}
+
+// Provider is one account on CoresHub. It keeps no state between calls.
+type Provider struct {
+	cfg    Config // with defaults; never changed
+	client *upstream.Client
+	signer signer
+	zone   *time.Location
+	// maxPages bounds the requests of one namespace's listing.
+	maxPages int
+}
+
+var _ upstream.Provider = (*Provider)(nil)
+
+// New returns the Provider of one account, whose calls go through client.
+func New(cfg Config, client *upstream.Client) (*Provider, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if client == nil {
+		return nil, errors.New("coreshub: no client")
+	}
+	cfg = cfg.withDefaults()
+	zone, err := parseZone(cfg.TimeZone)
+	if err != nil {
+		return nil, fmt.Errorf("time_zone: %w", err)
+	}
+	cfg.Zones, cfg.Namespaces = slices.Clone(cfg.Zones), slices.Clone(cfg.Namespaces)
+	return &Provider{
+		cfg: cfg, client: client, zone: zone, maxPages: maxPages,
+		signer: signer{keyID: cfg.AccessKeyID, secret: cfg.SecretAccessKey, once: cfg.SignEncode == "once", hashBody: cfg.SignBody == "md5"},
+	}, nil
+}
+
+// Capabilities implements upstream.Provider.
+func (p *Provider) Capabilities() upstream.Capabilities {
+	return upstream.Capabilities{
+		ChangeImage:        upstream.ChangeImageInPlace,
+		ImageTypes:         []string{"official", "user", "custom"},
+		RegistryCredential: true,
+	}
+}
+
+// zoneNames are the regions that the vendor's tools name.
+var zoneNames = map[string]string{"xb3": "Northwest 3", "xb2": "Northwest 2", "hb2": "North China 2"}
+
+// Locations implements upstream.Provider. The cloud has no call for it, so the
+// zones are those of the configuration.
+func (p *Provider) Locations(ctx context.Context) ([]upstream.Location, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	locations := make([]upstream.Location, len(p.cfg.Zones))
+	for i, zone := range p.cfg.Zones {
+		locations[i] = upstream.Location{ID: zone, DisplayName: zoneNames[zone]}
+	}
+	return locations, nil
+}
+
+// List implements upstream.Provider: all notebooks of the configured
+// namespaces in a zone, ordered by id.
+//
+// The cloud has no snapshot to page through, so the list may change between two
+// pages. A notebook that exists from the first page to the last is in the
+// result exactly once (see pager); one that comes or goes meanwhile may or may
+// not be.
+func (p *Provider) List(ctx context.Context, zone string) ([]upstream.Notebook, error) {
+	if !slices.Contains(p.cfg.Zones, zone) {
+		return nil, p.refuse(opList, zone, "the zone is not configured")
+	}
+	found := map[string]upstream.Notebook{}
+	for _, namespace := range p.cfg.Namespaces {
+		pages := pager{maxPages: p.maxPages}
+		for !pages.done {
+			if err := p.listPage(ctx, zone, namespace, &pages, found); err != nil {
+				return nil, err
+			}
+		}
+	}
+	out := make([]upstream.Notebook, 0, len(found))
+	for _, n := range found {
+		out = append(out, n)
+	}
+	slices.SortFunc(out, func(a, b upstream.Notebook) int { return strings.Compare(a.ID, b.ID) })
+	return out, nil
+}
+
+// The operations, as they stand in metric labels.
+const (
+	opList        = "list"
+	opChangeImage = "change_image"
+)
+
+// listPage reads the page that pages asks for into found.
+// API: https://docs.coreshub.cn/console/developer/api/list/notebooks/get_notebook
+func (p *Provider) listPage(ctx context.Context, zone, namespace string, pages *pager, found map[string]upstream.Notebook) error {
+	call := p.call(http.MethodGet, p.path(namespace), url.Values{
+		"zone":     {zone},
+		"order_by": {"created_at"},
+		"limit":    {strconv.Itoa(pageLimit)},
+		"offset":   {strconv.Itoa(pages.offset)},
+	}, nil)
+	call.Op, call.Location, call.Class = opList, zone, upstream.ClassRead
+	call.Decode = func(resp upstream.Response) error {
+		a, err := open(resp)
+		if err != nil {
+			return err
+		}
+		rows, err := a.notebooks(p.zone, namespace)
+		if err != nil {
+			return err
+		}
+		ids := make([]string, len(rows))
+		for i, n := range rows {
+			ids[i] = n.ID
+			// Of two versions the one that changed last counts, else the one
+			// that was read last.
+			if old, ok := found[n.ID]; !ok || n.UpdateTime.IsZero() || !n.UpdateTime.Before(old.UpdateTime) {
+				found[n.ID] = n
+			}
+		}
+		if problem := pages.take(ids); problem != "" {
+			return a.bad(problem)
+		}
+		return nil
+	}
+	return p.client.Do(ctx, call)
+}
+
+const (
+	// pageLimit is the largest page that the cloud gives.
+	pageLimit = 100
+	// overlap is how many rows of a page are asked for again with the next one,
+	// at first. Up to three rows may vanish between two pages at no cost; 13
+	// pages still hold 1,252 rows.
+	overlap = 4
+	// maxOverlap bounds how far it grows in a list that moves faster.
+	maxOverlap = 64
+	// maxPages is half of the calls that an account has in an hour.
+	maxPages = 1000
+	// maxRetreats bounds how often one listing goes back. As each retreat in a
+	// row is twice as far, ten reach the start of the longest list.
+	maxRetreats = 16
+)
+
+// pager finds the way through a list that moves while it is read.
+//
+// Rows come in order of creation, so they do not change places, but rows that
+// vanish shift those behind them to lower offsets. If each page simply started
+// where the last one ended, the shifted ones would be skipped. So each page
+// starts some rows earlier and has to show at least one row that is known
+// already: a page is a stretch without gaps, hence nothing lies between the
+// known rows and the new ones. A page without a known row may have skipped
+// some: it is not built upon, and reading goes back, at worst to the start,
+// before which there is nothing. From then on more rows are read twice.
+//
+// The end of the list is a page that is not full. The cloud's own counts are
+// wrong in the vendor's samples, and are not read.
+type pager struct {
+	maxPages int
+
+	offset   int             // where the next page starts
+	known    map[string]bool // ids of all rows up to the furthest one read without a gap
+	overlap  int
+	pages    int
+	retreats int
+	back     int // how far the last retreat went; zero once there were new rows again
+	done     bool
+}
+
+// take judges the page that was read at p.offset and decides what comes next.
+// It returns what is wrong with the listing, or nothing.
+func (p *pager) take(ids []string) (problem string) {
+	if p.known == nil {
+		p.known, p.overlap = map[string]bool{}, overlap
+	}
+	p.pages++
+	seen, fresh := 0, 0
+	for _, id := range ids {
+		if p.known[id] {
+			seen++
+		} else {
+			fresh++
+		}
+	}
+	if p.offset > 0 && seen == 0 {
+		if p.retreats++; p.retreats > maxRetreats {
+			return "the list changes faster than it can be read"
+		}
+		p.back = max(2*p.back, pageLimit-p.overlap)
+		p.overlap = min(2*p.overlap, maxOverlap)
+		p.offset = max(p.offset-p.back, 0)
+		return p.bounded()
+	}
+	for _, id := range ids {
+		p.known[id] = true
+	}
+	switch {
+	case len(ids) < pageLimit:
+		p.done = true
+	case fresh == 0 && p.back == 0:
+		// What was asked for is beyond what is known: the cloud ignores the
+		// offset, and whatever is behind this page cannot be read.
+		return "a further page has only rows of earlier ones"
+	default:
+		if fresh > 0 {
+			p.back = 0
+		}
+		p.offset += len(ids) - p.overlap
+	}
+	return p.bounded()
+}
+
+func (p *pager) bounded() string {
+	if !p.done && p.pages >= p.maxPages {
+		return fmt.Sprintf("the list has no end within %d pages", p.maxPages)
+	}
+	return ""
+}
+
+// ChangeImage implements upstream.Provider. An answer that says success but
+// does not show the notebook is an error with Sent set: whether the image
+// changed has to be read back.
+// API: https://docs.coreshub.cn/console/developer/api/list/notebooks/change_image
+func (p *Provider) ChangeImage(ctx context.Context, req upstream.ImageRequest) (upstream.Notebook, error) {
+	namespace := req.Namespace
+	if namespace == "" {
+		namespace = p.cfg.Namespaces[0]
+	}
+	var refusal string
+	switch {
+	case !slices.Contains(p.cfg.Zones, req.Location):
+		refusal = "the zone is not configured"
+	case !plain(namespace):
+		refusal = "the namespace is none"
+	case req.NotebookID == "":
+		refusal = "the notebook is missing"
+	case req.Image == "":
+		refusal = "the image is missing"
+	case req.ImageType == "":
+		refusal = "the image type is missing"
+	}
+	if refusal != "" {
+		return upstream.Notebook{}, p.refuse(opChangeImage, req.Location, refusal)
+	}
+
+	body := changeImageBody(req)
+	call := p.call(http.MethodPost, p.path(namespace)+"/change_image", url.Values{"zone": {req.Location}}, body)
+	call.Op, call.Location, call.Class = opChangeImage, req.Location, upstream.ClassWrite
+	if c := req.Credential; c != nil {
+		call.Secrets = append(call.Secrets, credentialForms(c.Username, c.Password)...)
+	}
+	var changed upstream.Notebook
+	call.Decode = func(resp upstream.Response) error {
+		a, err := open(resp)
+		if err != nil {
+			return err
+		}
+		n, err := a.notebook(p.zone, namespace)
+		if err != nil {
+			return err
+		}
+		if n.ID != req.NotebookID {
+			return a.bad("the answer shows another notebook")
+		}
+		// The one field of free text, where a cloud may quote what it was sent.
+		for _, s := range call.Secrets {
+			n.StateMessage = strings.ReplaceAll(n.StateMessage, s.Reveal(), s.String())
+		}
+		changed = n
+		return nil
+	}
+	if err := p.client.Do(ctx, call); err != nil {
+		return upstream.Notebook{}, err
+	}
+	return changed, nil
+}
+
+// refuse is the error for a call that is not made.
+func (p *Provider) refuse(op, zone, why string) error {
+	return &upstream.Error{Cloud: p.client.Cloud(), Location: zone, Op: op, Kind: upstream.KindInvalid, Err: errors.New(why)}
+}
+
+// path is the path of a namespace's notebooks.
+func (p *Provider) path(namespace string) string {
+	return p.cfg.PathPrefix + "/notebooks/namespaces/" + namespace + "/notebooks"
+}
+
+// call prepares a signed request. Its URL stays valid until the key is revoked,
+// so the signature is as much a secret as the key.
+func (p *Provider) call(method, path string, params url.Values, body []byte) upstream.Call {
+	s := p.signer.sign(method, path, params, body)
+	target := p.cfg.Endpoint + path + "?" + s.query
+	return upstream.Call{
+		Request: func(ctx context.Context) (*http.Request, error) {
+			req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
+			if err != nil {
+				return nil, err
+			}
+			req.Header.Set("Accept", "application/json")
+			req.Header.Set("Content-Type", "application/json")
+			return req, nil
+		},
+		Secrets: append(s.forms(), p.cfg.AccessKeyID, p.cfg.SecretAccessKey),
+	}
+}

@@ -1,0 +1,592 @@
+package coreshub
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/md5" //nolint:gosec // the cloud's signature has an MD5 in it; it protects nothing
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/notebookd/notebookd/internal/upstream"
+)
+
+// signer signs requests.
+// API: https://docs.coreshub.cn/console/developer/api/signature, which leaves
+// out the fourth line and the encoding; README.md says what was chosen.
+type signer struct {
+	keyID, secret upstream.Secret
+	once          bool // encode the signature once instead of twice
+	hashBody      bool // sign the MD5 of the body instead of that of nothing
+}
+
+// signed is a signature and what it was made of.
+type signed struct {
+	canonical string // the query without the signature
+	text      string // the string to sign
+	base64    string // the signature itself
+	query     string // the query to send, byte for byte
+}
+
+// sign signs a request to path, which has to be escaped as it will be sent. It
+// adds the access key to params.
+func (s signer) sign(method, path string, params url.Values, body []byte) signed {
+	params = maps.Clone(params)
+	params["access_key_id"] = []string{s.keyID.Reveal()}
+
+	var pairs []string
+	for _, name := range slices.Sorted(maps.Keys(params)) {
+		for _, value := range slices.Sorted(slices.Values(params[name])) {
+			pairs = append(pairs, escape(name)+"="+escape(value))
+		}
+	}
+	if !strings.HasSuffix(path, "/") {
+		path += "/" // signed with, sent without
+	}
+	if !s.hashBody {
+		body = nil
+	}
+	sum := md5.Sum(body) //nolint:gosec // as above
+
+	out := signed{canonical: strings.Join(pairs, "&")}
+	out.text = strings.Join([]string{method, path, out.canonical, hex.EncodeToString(sum[:])}, "\n")
+	mac := hmac.New(sha256.New, []byte(s.secret.Reveal()))
+	mac.Write([]byte(out.text))
+	out.base64 = base64.StdEncoding.EncodeToString(mac.Sum(nil))
+	signature := url.QueryEscape(out.base64)
+	if !s.once {
+		signature = url.QueryEscape(signature)
+	}
+	out.query = out.canonical + "&signature=" + signature
+	return out
+}
+
+// escape percent-encodes a name or value as the cloud does: a space is %20 and
+// a slash stays.
+func escape(s string) string {
+	return strings.NewReplacer("+", "%20", "%2F", "/").Replace(url.QueryEscape(s))
+}
+
+// forms are the signature as it is, encoded once and (as the redaction of
+// errors looks for the encoded form as well) encoded twice.
+func (s signed) forms() []upstream.Secret {
+	return []upstream.Secret{upstream.NewSecret(s.base64), upstream.NewSecret(url.QueryEscape(s.base64))}
+}
+
+// credentialForms are the forms in which a cloud may echo a registry login: the
+// password, the password inside JSON text of two styles, and the header that
+// registries are asked with.
+func credentialForms(username string, password upstream.Secret) []upstream.Secret {
+	plain := password.Reveal()
+	if plain == "" {
+		return nil
+	}
+	quoted := string(compact(plain))
+	ascii := strconv.QuoteToASCII(plain)
+	return []upstream.Secret{
+		password,
+		upstream.NewSecret(quoted[1 : len(quoted)-1]),
+		upstream.NewSecret(ascii[1 : len(ascii)-1]),
+		upstream.NewSecret(base64.StdEncoding.EncodeToString([]byte(username + ":" + plain))),
+	}
+}
+
+// changeImageBody is the body of change_image. The namespace is in the path
+// only, and secret is spelled as in the vendor's sample, not as in its table.
+func changeImageBody(req upstream.ImageRequest) []byte {
+	type secret struct {
+		HasAuth  bool   `json:"has_auth"`
+		Username string `json:"username"`
+		Password string `json:"password"`
+	}
+	body := struct {
+		Image     string  `json:"image"`
+		ImageType string  `json:"image_type"`
+		UUID      string  `json:"uuid"`
+		Secret    *secret `json:"secret,omitempty"`
+	}{Image: req.Image, ImageType: req.ImageType, UUID: req.NotebookID}
+	if c := req.Credential; c != nil {
+		body.Secret = &secret{HasAuth: true, Username: c.Username, Password: c.Password.Reveal()}
+	}
+	return compact(body)
+}
+
+// compact is v as JSON in one line, without the escapes for HTML.
+func compact(v any) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic("coreshub: strings and booleans cannot be encoded: " + err.Error()) // impossible
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// text is a JSON string, number or boolean as text. Everything else, null and
+// a value of another shape, is no text, and no error: a field that changes its
+// shape must not take the listing down.
+type text string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *text) UnmarshalJSON(raw []byte) error {
+	*t = text(scalar(raw))
+	return nil
+}
+
+func scalar(raw []byte) string {
+	raw = bytes.TrimSpace(raw)
+	if len(raw) == 0 {
+		return ""
+	}
+	switch raw[0] {
+	case '"':
+		var s string
+		if json.Unmarshal(raw, &s) != nil {
+			return ""
+		}
+		return s
+	case 'n', '{', '[':
+		return ""
+	default:
+		return string(raw)
+	}
+}
+
+// unwrap returns the JSON that a JSON string holds, if it holds an object or an
+// array: some fields are documented as strings and are sent as either.
+func unwrap(raw json.RawMessage) json.RawMessage {
+	raw = bytes.TrimSpace(raw)
+	if s := bytes.TrimSpace([]byte(scalar(raw))); len(raw) > 0 && raw[0] == '"' && len(s) > 0 && (s[0] == '{' || s[0] == '[') && json.Valid(s) {
+		return s
+	}
+	return raw
+}
+
+// envelope is around every answer, errors included.
+type envelope struct {
+	RetCode text            `json:"ret_code"`
+	Message text            `json:"message"`
+	Detail  text            `json:"detail"` // of the vendor's framework, when it answers itself
+	Meta    json.RawMessage `json:"meta"`
+	Data    json.RawMessage `json:"data"`
+}
+
+// answer is an envelope that says success.
+type answer struct {
+	data      json.RawMessage
+	requestID string
+}
+
+// bad is the error for an answer that says success and makes no sense. what is
+// our own text: nothing of an answer may be in it.
+func (a answer) bad(what string) *upstream.Error {
+	return &upstream.Error{Kind: upstream.KindBadResponse, Code: "HTTP 200", RequestID: a.requestID, Err: errors.New(what)}
+}
+
+// open reads the envelope. Success is HTTP 200 and ret_code 0; everything else
+// is an *upstream.Error. The envelope is looked for on any HTTP status, because
+// the cloud reports errors in both ways.
+func open(resp upstream.Response) (answer, error) {
+	var env envelope
+	if err := json.Unmarshal(resp.Body, &env); err != nil {
+		e := upstream.HTTPError(resp)
+		if resp.Status == http.StatusForbidden && quotaText(string(resp.Body[:min(len(resp.Body), 4<<10)])) {
+			e.Kind = upstream.KindThrottled
+		}
+		e.Err = errors.New("the answer is no JSON object")
+		return answer{}, e
+	}
+	var meta struct {
+		RequestID text `json:"X_REQUEST_ID"`
+	}
+	_ = json.Unmarshal(env.Meta, &meta) // no id, then
+	requestID := hideParams(string(meta.RequestID))
+
+	message := string(env.Message)
+	if message == "" {
+		message = string(env.Detail)
+	}
+	e := upstream.HTTPError(resp)
+	code, err := strconv.Atoi(string(env.RetCode))
+	switch {
+	case err != nil:
+		e.Err = errors.New("the answer has no ret_code")
+	case code != 0:
+		e.Code, e.Kind = strconv.Itoa(code), kindOf(code, resp.Status)
+	case resp.Status == http.StatusOK:
+		return answer{data: env.Data, requestID: requestID}, nil
+	}
+	if (resp.Status == http.StatusForbidden || code == http.StatusForbidden) && e.Kind == upstream.KindDenied && quotaText(message) {
+		e.Kind = upstream.KindThrottled
+	}
+	e.Message, e.RequestID = hideParams(message), requestID
+	return answer{}, e
+}
+
+// hideParams hides the parts of a signed URL that a cloud echoes cut off, in
+// which case the redaction of whole secrets does not find them.
+func hideParams(s string) string { return signedParam.ReplaceAllString(s, "$1=[redacted]") }
+
+var signedParam = regexp.MustCompile(`(?i)(signature|access_key_id)=[^&\s"'<>]+`)
+
+// kinds is what the documented codes mean: those of the vendor's general table
+// (four digits) and those that are HTTP's.
+var kinds = map[int]upstream.Kind{
+	1100: upstream.KindInvalid,     // malformed request, missing or bad parameter
+	1101: upstream.KindUnsupported, // unknown method
+	1200: upstream.KindDenied,      // unknown key or wrong signature
+	1300: upstream.KindDenied,      // request expired
+	1400: upstream.KindConflict,    // no access, or not in a state that allows it
+	2100: upstream.KindNotFound,
+	2400: upstream.KindConflict,  // balance too low
+	2500: upstream.KindThrottled, // quota, that of calls included
+	5000: upstream.KindFault,
+	5100: upstream.KindUnavailable, // busy
+
+	400: upstream.KindInvalid,
+	401: upstream.KindDenied,
+	403: upstream.KindDenied, // unless the text speaks of a quota
+	404: upstream.KindNotFound,
+	409: upstream.KindConflict,
+	422: upstream.KindInvalid,
+	429: upstream.KindThrottled,
+	500: upstream.KindFault,
+	501: upstream.KindUnsupported,
+	502: upstream.KindUnavailable,
+	503: upstream.KindUnavailable,
+	504: upstream.KindUnavailable,
+}
+
+// kindOf classifies a ret_code other than 0. A code that nobody documents
+// leaves the word to an HTTP status that is clear by itself.
+func kindOf(code, status int) upstream.Kind {
+	kind, documented := kinds[code]
+	switch {
+	case status == http.StatusTooManyRequests:
+		return upstream.KindThrottled
+	case documented:
+		return kind
+	case code >= 5000 && code < 6000, code > 504 && code < 600, status >= 500:
+		return upstream.KindUnavailable
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return upstream.KindDenied
+	default:
+		return upstream.KindRejected
+	}
+}
+
+// quotaText reports whether the text of a 403 speaks of a quota.
+func quotaText(s string) bool {
+	s = strings.ToLower(s)
+	return slices.ContainsFunc([]string{
+		"quota", "rate limit", "ratelimit", "too many", "too frequent", "throttl", "exceed", "配额", "限额", "限流", "频率", "频繁", "次数",
+	}, func(word string) bool { return strings.Contains(s, word) })
+}
+
+// notebooks reads the answer of list. A list that is missing or null is no
+// empty list, and a row without an id makes the whole of it worthless.
+func (a answer) notebooks(zone *time.Location, namespace string) ([]upstream.Notebook, error) {
+	var rows []json.RawMessage
+	if json.Unmarshal(a.data, &rows) != nil || rows == nil {
+		return nil, a.bad("the answer has no list of notebooks")
+	}
+	out := make([]upstream.Notebook, len(rows))
+	for i, row := range rows {
+		n, ok := decodeNotebook(row, zone, namespace)
+		if !ok {
+			return nil, a.bad("a row of the list has no id")
+		}
+		out[i] = n
+	}
+	return out, nil
+}
+
+// notebook reads the answer of an operation on one notebook: an object, or an
+// array of one.
+func (a answer) notebook(zone *time.Location, namespace string) (upstream.Notebook, error) {
+	row := a.data
+	var rows []json.RawMessage
+	if json.Unmarshal(a.data, &rows) == nil && len(rows) == 1 {
+		row = rows[0]
+	}
+	n, ok := decodeNotebook(row, zone, namespace)
+	if !ok {
+		return upstream.Notebook{}, a.bad("the answer shows no notebook")
+	}
+	return n, nil
+}
+
+// notebook is the cloud's notebook object. The README tables where each field
+// goes; fields that are not here are ignored.
+type notebook struct {
+	UUID          text            `json:"uuid"`
+	KUID          text            `json:"kuid"`
+	Name          text            `json:"name"`
+	Status        text            `json:"status"`
+	Reason        text            `json:"reason"`
+	Namespace     text            `json:"namespace"`
+	UserID        text            `json:"user_id"`
+	RootUserID    text            `json:"root_user_id"`
+	UserName      text            `json:"user_name"` // list only
+	Email         text            `json:"email"`     // list only
+	Image         text            `json:"image"`
+	ImageType     text            `json:"image_type"`
+	ServerType    text            `json:"server_type"`
+	Envs          json.RawMessage `json:"envs"`
+	CreatedAt     text            `json:"created_at"`
+	CreateAt      text            `json:"create_at"` // the name in the tables
+	UpdatedAt     text            `json:"updated_at"`
+	StopTime      text            `json:"stop_time"`
+	AutoDelete    text            `json:"auto_delete_time"`
+	Server        text            `json:"server"`
+	Pip           text            `json:"pip"`
+	Conda         text            `json:"conda"`
+	APT           text            `json:"apt"`
+	ReplicaSpecs  json.RawMessage `json:"replica_specs"`
+	ChargeMode    text            `json:"charge_mode"`
+	Duration      text            `json:"duration"`
+	AutoRenew     text            `json:"auto_renew"`
+	NextChargeMod text            `json:"next_charge_mode"`
+}
+
+// states are the documented status words.
+var states = map[text]upstream.State{
+	"Pending":   upstream.StateStarting,
+	"Running":   upstream.StateRunning,
+	"Failed":    upstream.StateFailed,
+	"Suspended": upstream.StateStopped,
+}
+
+// decodeNotebook reads one notebook object that was asked for in namespace. It
+// reports false for anything without an id that can stand in a resource name.
+func decodeNotebook(raw json.RawMessage, zone *time.Location, namespace string) (upstream.Notebook, bool) {
+	var w notebook
+	if json.Unmarshal(raw, &w) != nil || !usableID(string(w.UUID)) {
+		return upstream.Notebook{}, false
+	}
+	if w.CreatedAt == "" {
+		w.CreatedAt = w.CreateAt
+	}
+	if w.Namespace == "" {
+		w.Namespace = text(namespace) // a change of the image has to find it again
+	}
+	n := upstream.Notebook{
+		ID:           string(w.UUID),
+		DisplayName:  string(w.Name),
+		State:        states[w.Status],
+		CloudState:   string(w.Status),
+		StateMessage: string(w.Reason),
+		Image:        upstream.Image{URI: string(w.Image), Type: string(w.ImageType)},
+		ServerType:   string(w.ServerType),
+		Namespace:    string(w.Namespace),
+		OwnerID:      string(w.UserID),
+		RootOwnerID:  string(w.RootUserID),
+		CreateTime:   parseTime(string(w.CreatedAt), zone),
+		UpdateTime:   parseTime(string(w.UpdatedAt), zone),
+		StopTime:     parseTime(string(w.StopTime), zone),
+		ExpireTime:   parseTime(string(w.AutoDelete), zone),
+		Endpoints:    upstream.Endpoints{ServiceURL: upstream.CleanURL(string(w.Server))},
+		Mirrors:      upstream.Mirrors{Pip: string(w.Pip), Conda: string(w.Conda), APT: string(w.APT)},
+		EnvNames:     envNames(w.Envs),
+	}
+	keep := func(name, value string) {
+		if value == "" {
+			return
+		}
+		if n.Attributes == nil {
+			n.Attributes = map[string]string{}
+		}
+		n.Attributes[name] = value
+	}
+	keep("kuid", string(w.KUID))
+	keep("user_name", string(w.UserName))
+	keep("email", string(w.Email))
+	keep("charge_mode", string(w.ChargeMode))
+	keep("duration", string(w.Duration))
+	keep("auto_renew", string(w.AutoRenew))
+	keep("next_charge_mode", string(w.NextChargeMod))
+	for i, spec := range replicaSpecs(w.ReplicaSpecs) {
+		prefix := "replica_specs."
+		if i > 0 {
+			prefix += strconv.Itoa(i) + "."
+		} else {
+			n.Resources = resources(spec)
+		}
+		for _, name := range specFields {
+			keep(prefix+name, specText(spec[name]))
+		}
+	}
+	return n, true
+}
+
+// usableID reports whether an id can be the last part of a resource name.
+func usableID(id string) bool {
+	return id != "" && strings.IndexFunc(id, func(r rune) bool {
+		return r == '/' || r == unicode.ReplacementChar || unicode.IsSpace(r) || !unicode.IsPrint(r)
+	}) < 0
+}
+
+// specFields are the documented fields of replica_specs.
+var specFields = []string{
+	"replicas", "specs", "replica_type", "rg_id", "custom_cpu", "custom_memory", "custom_gpu", "custom_gpu_list",
+	"custom_gpu_name", "custom_gpu_memory", "custom_gpu_type", "custom_system_disk_size", "custom_data_disk_size",
+	"custom_infiniband", "custom_aipods_type", "custom_hashrate_allocation", "custom_network_description",
+	"custom_cpu_model", "custom_cpu_manufacturer", "template_id",
+}
+
+// replicaSpecs reads replica_specs, which is documented as an object and as a
+// list in one line.
+func replicaSpecs(raw json.RawMessage) []map[string]json.RawMessage {
+	raw = unwrap(raw)
+	var list []json.RawMessage
+	if json.Unmarshal(raw, &list) != nil {
+		list = []json.RawMessage{raw}
+	}
+	var specs []map[string]json.RawMessage
+	for _, element := range list {
+		var spec map[string]json.RawMessage
+		if json.Unmarshal(element, &spec) == nil && len(spec) > 0 {
+			specs = append(specs, spec)
+		}
+	}
+	return specs
+}
+
+// specText is a field of replica_specs as text; a list of texts is joined.
+func specText(raw json.RawMessage) string {
+	var list []text
+	if json.Unmarshal(raw, &list) != nil || list == nil {
+		return scalar(raw)
+	}
+	parts := make([]string, 0, len(list))
+	for _, t := range list {
+		if t != "" {
+			parts = append(parts, string(t))
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
+// resources is the part of replica_specs whose meaning is clear without a unit.
+func resources(spec map[string]json.RawMessage) upstream.Resources {
+	r := upstream.Resources{CPUCores: quantity(spec["custom_cpu"])}
+	count := quantity(spec["custom_gpu"])
+	if count == float64(int32(count)) {
+		r.Accelerator.Count = int32(count)
+	}
+	r.Accelerator.Model = scalar(spec["custom_gpu_name"])
+	if r.Accelerator.Model == "" {
+		r.Accelerator.Model = scalar(spec["custom_gpu_type"])
+	}
+	if r.Accelerator.Count > 0 || r.Accelerator.Model != "" {
+		r.Accelerator.Type = "gpu"
+	}
+	return r
+}
+
+// quantity reads a number that makes sense as an amount, else zero.
+func quantity(raw json.RawMessage) float64 {
+	v, err := strconv.ParseFloat(strings.TrimSpace(scalar(raw)), 64)
+	if err != nil || !(v > 0 && v < 1e6) {
+		return 0
+	}
+	return v
+}
+
+// envNames returns the names of environment variables, sorted, each once. No
+// value leaves this function: where it is not certain what is a name, the
+// variable is left out. In text that is no JSON only the part before the first
+// '=' is certain, as nobody says how further variables would be set apart.
+func envNames(raw json.RawMessage) []string {
+	raw = unwrap(raw)
+	var names []string
+	add := func(s string) {
+		if s = strings.TrimSpace(s); envName.MatchString(s) {
+			names = append(names, s)
+		}
+	}
+	assignment := func(s string) {
+		if name, _, ok := strings.Cut(s, "="); ok {
+			add(name)
+		}
+	}
+	var list []json.RawMessage
+	var object map[string]json.RawMessage
+	if json.Unmarshal(raw, &object) == nil && object["value"] != nil {
+		raw = slices.Concat([]byte("["), raw, []byte("]")) // one variable, not a map of them
+	}
+	switch {
+	case json.Unmarshal(raw, &list) == nil:
+		for _, element := range list {
+			var variable struct {
+				Name text `json:"name"`
+				Key  text `json:"key"`
+			}
+			switch {
+			case json.Unmarshal(element, &variable) != nil:
+				assignment(scalar(element))
+			case variable.Name != "":
+				add(string(variable.Name))
+			default:
+				add(string(variable.Key))
+			}
+		}
+	case object != nil:
+		for name := range object {
+			add(name)
+		}
+	default:
+		assignment(scalar(raw))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// envName is the form of a name that no value is likely to have with a '=' or
+// anything else of another variable in it.
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,254}$`)
+
+// timeLayouts are the forms of times with and without a zone. Go reads a
+// fraction of a second after any of them.
+var timeLayouts = []string{"2006-01-02T15:04:05", "2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05Z0700", "2006-01-02T15:04:05Z07"}
+
+// parseTime reads a time of the cloud, in UTC. A time that names no zone is in
+// zone. Numbers are seconds or milliseconds since 1970. The result is zero for
+// a text that is no time, and for times before 1970 or after 9999, which stand
+// for none and which the contract cannot hold.
+func parseTime(s string, zone *time.Location) time.Time {
+	s = strings.TrimSpace(s)
+	var at time.Time
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		switch len(s) {
+		case 10:
+			at = time.Unix(n, 0)
+		case 13:
+			at = time.UnixMilli(n)
+		}
+	} else if len(s) > 11 {
+		s = s[:10] + strings.NewReplacer(" ", "T", "t", "T").Replace(s[10:11]) + strings.ReplaceAll(s[11:], " ", "")
+		for _, layout := range timeLayouts {
+			if t, err := time.ParseInLocation(layout, s, zone); err == nil {
+				at = t
+				break
+			}
+		}
+	}
+	at = at.UTC()
+	if at.Unix() <= 0 || at.Year() > 9999 {
+		return time.Time{}
+	}
+	return at
+}
