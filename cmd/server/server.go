@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -45,6 +46,7 @@ type server struct {
 	health    *health.Server
 	grpc      *grpc.Server
 	http      *http.Server
+	stopping  atomic.Bool
 
 	grpcListener, httpListener net.Listener
 	loopback                   *bufconn.Listener // the gateway's way to grpc
@@ -172,6 +174,10 @@ func (s *server) buildHTTP(ctx context.Context) error {
 }
 
 func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
+	if s.stopping.Load() {
+		http.Error(w, "not ready: stopping", http.StatusServiceUnavailable)
+		return
+	}
 	if !s.inventory.Ready() {
 		http.Error(w, "not ready: the first poll of every location has not finished", http.StatusServiceUnavailable)
 		return
@@ -235,6 +241,7 @@ func (s *server) run(ctx context.Context) error {
 // drain ends all calls: watches are told to go elsewhere over the first half of
 // the drain time, and what is still open at its end is cut off.
 func (s *server) drain() {
+	s.stopping.Store(true)
 	s.health.Shutdown()
 	s.service.Drain(s.cfg.Drain / 2)
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain)
