@@ -197,6 +197,7 @@ func (c *checker) walk(node *yaml.Node, value reflect.Value, path string) {
 	case yaml.AliasNode:
 		c.walk(node.Alias, value, path)
 		return
+	default:
 	}
 	for value.Kind() == reflect.Pointer {
 		if value.IsNil() {

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -78,6 +77,9 @@ func (m *jsonMarshaler) NewDecoder(r io.Reader) runtime.Decoder {
 		}
 		if len(bytes.TrimSpace(data)) == 0 {
 			return io.EOF
+		}
+		if message, ok := v.(proto.Message); ok {
+			return m.UnmarshalOptions.Unmarshal(data, message)
 		}
 		return m.Unmarshal(data, v)
 	})
@@ -158,7 +160,7 @@ func complete(err error) error {
 	reason, message := notebookv1.ErrorReason_ERROR_REASON_INTERNAL, "internal error; the log of notebookd has the details"
 	switch st.Code() {
 	case codes.InvalidArgument:
-		return invalidRequest(err, st.Message())
+		return invalidRequest(st.Message())
 	case codes.NotFound, codes.Unimplemented:
 		reason, message = notebookv1.ErrorReason_ERROR_REASON_OPERATION_NOT_SUPPORTED, "no such path, or not with this method"
 	case codes.Unavailable:
@@ -167,26 +169,24 @@ func complete(err error) error {
 		reason, message = notebookv1.ErrorReason_ERROR_REASON_CALLER_GONE, "the caller left, or its deadline passed"
 	case codes.ResourceExhausted:
 		return service.InvalidFields(service.FieldViolation{Field: "body", Problem: fmt.Sprintf("is larger than %d MiB", maxMessage>>20)})
+	default:
 	}
 	return service.Error(st.Code(), reason, message)
 }
 
 // invalidRequest says what is wrong with a query or a JSON body, without
 // quoting the body: it may hold a password.
-func invalidRequest(err error, text string) error {
+func invalidRequest(text string) error {
 	if match := queryProblem.FindStringSubmatch(text); match != nil {
 		field, _ := strconv.Unquote(match[1])
 		return service.InvalidFields(service.FieldViolation{Field: field, Problem: match[2]})
 	}
 	v := service.FieldViolation{Field: "body", Problem: "is not the JSON of the request"}
-	var syntax *json.SyntaxError
 	switch match := unknownField.FindStringSubmatch(text); {
 	case match != nil:
 		v = service.FieldViolation{Field: match[1], Problem: "no such field"}
 	case strings.Contains(text, "request body too large"):
 		v.Problem = fmt.Sprintf("is larger than %d MiB", maxMessage>>20)
-	case errors.As(err, &syntax):
-		v.Problem = "is not JSON"
 	}
 	return service.InvalidFields(v)
 }

@@ -62,27 +62,27 @@ func (l *memoryLog) publish(_ context.Context, batch []entry) (uint64, error) {
 	return l.revision, nil
 }
 
-func testStore(t testing.TB) (*Store, *memoryLog) {
-	t.Helper()
+func testStore(tb testing.TB) (*Store, *memoryLog) {
+	tb.Helper()
 	store := newStore(time.Hour, slog.New(slog.DiscardHandler))
-	t.Cleanup(store.close)
+	tb.Cleanup(store.close)
 	return store, &memoryLog{store: store}
 }
 
-func put(t testing.TB, id, image string) entry {
-	t.Helper()
+func put(tb testing.TB, id, image string) entry {
+	tb.Helper()
 	key := rowKey{"core", "xb3", id}
 	payload, err := proto.Marshal(&notebookv1.Notebook{Name: key.name(), Image: &notebookv1.Image{Uri: image}})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return entry{key: key, payload: payload}
 }
 
-func publish(t testing.TB, l *memoryLog, batch ...entry) {
-	t.Helper()
+func publish(tb testing.TB, l *memoryLog, batch ...entry) {
+	tb.Helper()
 	if _, err := l.publish(context.Background(), batch); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-func testTokens(t testing.TB, key byte) *Tokens {
-	t.Helper()
+func testTokens(tb testing.TB, key byte) *Tokens {
+	tb.Helper()
 	tokens, err := NewTokens(bytes.Repeat([]byte{key}, 32))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return tokens
 }

@@ -393,7 +393,10 @@ func (w *watching) nextNotebook() *notebookv1.NotebookEvent {
 
 func (w *watching) untilBookmark(kind notebookv1.Bookmark_Kind) {
 	w.t.Helper()
-	for w.next().GetBookmark().GetKind() != kind {
+	for {
+		if w.next().GetBookmark().GetKind() == kind {
+			return
+		}
 	}
 }
 
@@ -571,6 +574,7 @@ func TestChangeImage(t *testing.T) {
 		return r
 	}
 	begin := func(t *testing.T) (*fakeCloud, *fixture) {
+		t.Helper()
 		core := newFakeCloud("xb3")
 		list := numbered(2)
 		list[1].State = upstream.StateRunning

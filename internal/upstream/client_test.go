@@ -61,7 +61,7 @@ func TestDoClassifies(t *testing.T) {
 	}
 	cut := func(*http.Request) (*http.Response, error) {
 		body := io.MultiReader(strings.NewReader(`{"data":`), errorReader{})
-		return &http.Response{StatusCode: 200, Body: io.NopCloser(body)}, nil
+		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(body)}, nil
 	}
 	for _, tt := range []struct {
 		name      string
