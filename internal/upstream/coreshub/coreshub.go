@@ -81,18 +81,13 @@ func (c Config) Validate() error {
 	var problems []error
 	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
 
-	// The values of the URL settings are not repeated: somebody may have put a
-	// password there.
-	switch u, err := url.Parse(c.Endpoint); {
-	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
-		problem("endpoint: must be an http or https URL")
-	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		problem("endpoint: must have neither user information nor query nor fragment")
-	case u.Path != "":
+	if text := upstream.EndpointProblem(c.Endpoint); text != "" {
+		problem("endpoint: %s", text)
+	} else if u, err := url.Parse(c.Endpoint); err != nil || u.Path != "" {
 		problem("endpoint: must have no path; that is path_prefix")
 	}
 	for _, segment := range strings.Split(strings.TrimPrefix(c.PathPrefix, "/"), "/") {
-		if c.PathPrefix != "" && (!strings.HasPrefix(c.PathPrefix, "/") || !plain(segment)) {
+		if c.PathPrefix != "" && (!strings.HasPrefix(c.PathPrefix, "/") || !upstream.PlainSegment(segment)) {
 			problem("path_prefix: must start with / and be made of letters, digits and - _ .")
 			break
 		}
@@ -101,7 +96,7 @@ func (c Config) Validate() error {
 		problem("zones: at least one is needed")
 	}
 	for i, zone := range c.Zones {
-		if !plain(zone) {
+		if !upstream.PlainSegment(zone) {
 			problem("zones[%d]: must be made of letters, digits and - _ .", i)
 		} else if slices.Contains(c.Zones[:i], zone) {
 			problem("zones[%d]: %q is there already", i, zone)
@@ -115,7 +110,7 @@ func (c Config) Validate() error {
 		if derived {
 			key = "user_id"
 		}
-		if !plain(namespace) {
+		if !upstream.PlainSegment(namespace) {
 			problem("%s: must be made of letters, digits and - _ .", key)
 		} else if slices.Contains(c.Namespaces[:i], namespace) {
 			problem("namespaces[%d]: %q is there already", i, namespace)
@@ -133,30 +128,10 @@ func (c Config) Validate() error {
 	if c.SignBody != "empty" && c.SignBody != "md5" {
 		problem("sign_body: must be empty or md5, not %q", c.SignBody)
 	}
-	if _, err := parseZone(c.TimeZone); err != nil {
+	if _, err := upstream.ParseZone(c.TimeZone); err != nil {
 		problem("time_zone: must be an offset like +08:00 or a name like Asia/Shanghai, not %q", c.TimeZone)
 	}
 	return errors.Join(problems...)
-}
-
-// plain reports whether s can stand in a path, and in a resource name, as it is.
-func plain(s string) bool {
-	return strings.Trim(s, ".") != "" && strings.IndexFunc(s, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
-	}) < 0
-}
-
-// parseZone reads an offset or an IANA name. It refuses the zone of the
-// machine, which would make the same answer mean something else elsewhere.
-func parseZone(name string) (*time.Location, error) {
-	if at, err := time.Parse("-07:00", name); err == nil {
-		_, seconds := at.Zone()
-		return time.FixedZone("", seconds), nil
-	}
-	if name == "" || name == "Local" {
-		return nil, errors.New("no time zone of its own")
-	}
-	return time.LoadLocation(name)
 }
 
 // Provider is one account on CoresHub. It keeps no state between calls.
@@ -180,7 +155,7 @@ func New(cfg Config, client *upstream.Client) (*Provider, error) {
 		return nil, errors.New("coreshub: no client")
 	}
 	cfg = cfg.withDefaults()
-	zone, err := parseZone(cfg.TimeZone)
+	zone, err := upstream.ParseZone(cfg.TimeZone)
 	if err != nil {
 		return nil, fmt.Errorf("time_zone: %w", err)
 	}
@@ -390,7 +365,7 @@ func (p *Provider) ChangeImage(ctx context.Context, req upstream.ImageRequest) (
 	switch {
 	case !slices.Contains(p.cfg.Zones, req.Location):
 		refusal = "the zone is not configured"
-	case !plain(namespace):
+	case !upstream.PlainSegment(namespace):
 		refusal = "the namespace is none"
 	case req.NotebookID == "":
 		refusal = "the notebook is missing"

@@ -609,7 +609,7 @@ func TestRefused(t *testing.T) {
 // TestErrorsHoldNoSecret has a cloud echo what it was sent, in every encoding
 // that comes to mind, in every kind of failure.
 func TestErrorsHoldNoSecret(t *testing.T) {
-	quote := func(s string) string { return string(compact(s)) }
+	quote := func(s string) string { return string(upstream.CompactJSON(s)) }
 	failures := map[string]func(echo string) (*http.Response, error){
 		"code": func(echo string) (*http.Response, error) {
 			return respond(200, `{"ret_code":1200,"message":`+quote(echo)+`}`), nil

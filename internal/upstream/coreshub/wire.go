@@ -17,7 +17,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/notebookd/notebookd/internal/upstream"
 )
@@ -92,7 +91,7 @@ func credentialForms(username string, password upstream.Secret) []upstream.Secre
 	if plain == "" {
 		return nil
 	}
-	quoted := string(compact(plain))
+	quoted := string(upstream.CompactJSON(plain))
 	ascii := strconv.QuoteToASCII(plain)
 	return []upstream.Secret{
 		password,
@@ -119,55 +118,14 @@ func changeImageBody(req upstream.ImageRequest) []byte {
 	if c := req.Credential; c != nil {
 		body.Secret = &secret{HasAuth: true, Username: c.Username, Password: c.Password.Reveal()}
 	}
-	return compact(body)
-}
-
-// compact is v as JSON in one line, without the escapes for HTML.
-func compact(v any) []byte {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		panic("coreshub: strings and booleans cannot be encoded: " + err.Error()) // impossible
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-}
-
-// text is a JSON string, number or boolean as text. Everything else, null and
-// a value of another shape, is no text, and no error: a field that changes its
-// shape must not take the listing down.
-type text string
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (t *text) UnmarshalJSON(raw []byte) error {
-	*t = text(scalar(raw))
-	return nil
-}
-
-func scalar(raw []byte) string {
-	raw = bytes.TrimSpace(raw)
-	if len(raw) == 0 {
-		return ""
-	}
-	switch raw[0] {
-	case '"':
-		var s string
-		if json.Unmarshal(raw, &s) != nil {
-			return ""
-		}
-		return s
-	case 'n', '{', '[':
-		return ""
-	default:
-		return string(raw)
-	}
+	return upstream.CompactJSON(body)
 }
 
 // unwrap returns the JSON that a JSON string holds, if it holds an object or an
 // array: some fields are documented as strings and are sent as either.
 func unwrap(raw json.RawMessage) json.RawMessage {
 	raw = bytes.TrimSpace(raw)
-	if s := bytes.TrimSpace([]byte(scalar(raw))); len(raw) > 0 && raw[0] == '"' && len(s) > 0 && (s[0] == '{' || s[0] == '[') && json.Valid(s) {
+	if s := bytes.TrimSpace([]byte(upstream.Scalar(raw))); len(raw) > 0 && raw[0] == '"' && len(s) > 0 && (s[0] == '{' || s[0] == '[') && json.Valid(s) {
 		return s
 	}
 	return raw
@@ -175,9 +133,9 @@ func unwrap(raw json.RawMessage) json.RawMessage {
 
 // envelope is around every answer, errors included.
 type envelope struct {
-	RetCode text            `json:"ret_code"`
-	Message text            `json:"message"`
-	Detail  text            `json:"detail"` // of the vendor's framework, when it answers itself
+	RetCode upstream.Text   `json:"ret_code"`
+	Message upstream.Text   `json:"message"`
+	Detail  upstream.Text   `json:"detail"` // of the vendor's framework, when it answers itself
 	Meta    json.RawMessage `json:"meta"`
 	Data    json.RawMessage `json:"data"`
 }
@@ -208,7 +166,7 @@ func open(resp upstream.Response) (answer, error) {
 		return answer{}, e
 	}
 	var meta struct {
-		RequestID text `json:"X_REQUEST_ID"`
+		RequestID upstream.Text `json:"X_REQUEST_ID"`
 	}
 	_ = json.Unmarshal(env.Meta, &meta) // no id, then
 	requestID := hideParams(string(meta.RequestID))
@@ -330,38 +288,38 @@ func (a answer) notebook(zone *time.Location, namespace string) (upstream.Notebo
 // notebook is the cloud's notebook object. The README tables where each field
 // goes; fields that are not here are ignored.
 type notebook struct {
-	UUID          text            `json:"uuid"`
-	KUID          text            `json:"kuid"`
-	Name          text            `json:"name"`
-	Status        text            `json:"status"`
-	Reason        text            `json:"reason"`
-	Namespace     text            `json:"namespace"`
-	UserID        text            `json:"user_id"`
-	RootUserID    text            `json:"root_user_id"`
-	UserName      text            `json:"user_name"` // list only
-	Email         text            `json:"email"`     // list only
-	Image         text            `json:"image"`
-	ImageType     text            `json:"image_type"`
-	ServerType    text            `json:"server_type"`
+	UUID          upstream.Text   `json:"uuid"`
+	KUID          upstream.Text   `json:"kuid"`
+	Name          upstream.Text   `json:"name"`
+	Status        upstream.Text   `json:"status"`
+	Reason        upstream.Text   `json:"reason"`
+	Namespace     upstream.Text   `json:"namespace"`
+	UserID        upstream.Text   `json:"user_id"`
+	RootUserID    upstream.Text   `json:"root_user_id"`
+	UserName      upstream.Text   `json:"user_name"` // list only
+	Email         upstream.Text   `json:"email"`     // list only
+	Image         upstream.Text   `json:"image"`
+	ImageType     upstream.Text   `json:"image_type"`
+	ServerType    upstream.Text   `json:"server_type"`
 	Envs          json.RawMessage `json:"envs"`
-	CreatedAt     text            `json:"created_at"`
-	CreateAt      text            `json:"create_at"` // the name in the tables
-	UpdatedAt     text            `json:"updated_at"`
-	StopTime      text            `json:"stop_time"`
-	AutoDelete    text            `json:"auto_delete_time"`
-	Server        text            `json:"server"`
-	Pip           text            `json:"pip"`
-	Conda         text            `json:"conda"`
-	APT           text            `json:"apt"`
+	CreatedAt     upstream.Text   `json:"created_at"`
+	CreateAt      upstream.Text   `json:"create_at"` // the name in the tables
+	UpdatedAt     upstream.Text   `json:"updated_at"`
+	StopTime      upstream.Text   `json:"stop_time"`
+	AutoDelete    upstream.Text   `json:"auto_delete_time"`
+	Server        upstream.Text   `json:"server"`
+	Pip           upstream.Text   `json:"pip"`
+	Conda         upstream.Text   `json:"conda"`
+	APT           upstream.Text   `json:"apt"`
 	ReplicaSpecs  json.RawMessage `json:"replica_specs"`
-	ChargeMode    text            `json:"charge_mode"`
-	Duration      text            `json:"duration"`
-	AutoRenew     text            `json:"auto_renew"`
-	NextChargeMod text            `json:"next_charge_mode"`
+	ChargeMode    upstream.Text   `json:"charge_mode"`
+	Duration      upstream.Text   `json:"duration"`
+	AutoRenew     upstream.Text   `json:"auto_renew"`
+	NextChargeMod upstream.Text   `json:"next_charge_mode"`
 }
 
 // states are the documented status words.
-var states = map[text]upstream.State{
+var states = map[upstream.Text]upstream.State{
 	"Pending":   upstream.StateStarting,
 	"Running":   upstream.StateRunning,
 	"Failed":    upstream.StateFailed,
@@ -372,14 +330,14 @@ var states = map[text]upstream.State{
 // reports false for anything without an id that can stand in a resource name.
 func decodeNotebook(raw json.RawMessage, zone *time.Location, namespace string) (upstream.Notebook, bool) {
 	var w notebook
-	if json.Unmarshal(raw, &w) != nil || !usableID(string(w.UUID)) {
+	if json.Unmarshal(raw, &w) != nil || !upstream.UsableID(string(w.UUID)) {
 		return upstream.Notebook{}, false
 	}
 	if w.CreatedAt == "" {
 		w.CreatedAt = w.CreateAt
 	}
 	if w.Namespace == "" {
-		w.Namespace = text(namespace) // a change of the image has to find it again
+		w.Namespace = upstream.Text(namespace) // a change of the image has to find it again
 	}
 	n := upstream.Notebook{
 		ID:           string(w.UUID),
@@ -392,10 +350,10 @@ func decodeNotebook(raw json.RawMessage, zone *time.Location, namespace string) 
 		Namespace:    string(w.Namespace),
 		OwnerID:      string(w.UserID),
 		RootOwnerID:  string(w.RootUserID),
-		CreateTime:   parseTime(string(w.CreatedAt), zone),
-		UpdateTime:   parseTime(string(w.UpdatedAt), zone),
-		StopTime:     parseTime(string(w.StopTime), zone),
-		ExpireTime:   parseTime(string(w.AutoDelete), zone),
+		CreateTime:   upstream.ParseTime(string(w.CreatedAt), zone),
+		UpdateTime:   upstream.ParseTime(string(w.UpdatedAt), zone),
+		StopTime:     upstream.ParseTime(string(w.StopTime), zone),
+		ExpireTime:   upstream.ParseTime(string(w.AutoDelete), zone),
 		Endpoints:    upstream.Endpoints{ServiceURL: upstream.CleanURL(string(w.Server))},
 		Mirrors:      upstream.Mirrors{Pip: string(w.Pip), Conda: string(w.Conda), APT: string(w.APT)},
 		EnvNames:     envNames(w.Envs),
@@ -430,13 +388,6 @@ func decodeNotebook(raw json.RawMessage, zone *time.Location, namespace string) 
 	return n, true
 }
 
-// usableID reports whether an id can be the last part of a resource name.
-func usableID(id string) bool {
-	return id != "" && strings.IndexFunc(id, func(r rune) bool {
-		return r == '/' || r == unicode.ReplacementChar || unicode.IsSpace(r) || !unicode.IsPrint(r)
-	}) < 0
-}
-
 // specFields are the documented fields of replica_specs.
 var specFields = []string{
 	"replicas", "specs", "replica_type", "rg_id", "custom_cpu", "custom_memory", "custom_gpu", "custom_gpu_list",
@@ -465,9 +416,9 @@ func replicaSpecs(raw json.RawMessage) []map[string]json.RawMessage {
 
 // specText is a field of replica_specs as text; a list of texts is joined.
 func specText(raw json.RawMessage) string {
-	var list []text
+	var list []upstream.Text
 	if json.Unmarshal(raw, &list) != nil || list == nil {
-		return scalar(raw)
+		return upstream.Scalar(raw)
 	}
 	parts := make([]string, 0, len(list))
 	for _, t := range list {
@@ -485,9 +436,9 @@ func resources(spec map[string]json.RawMessage) upstream.Resources {
 	if count == float64(int32(count)) {
 		r.Accelerator.Count = int32(count)
 	}
-	r.Accelerator.Model = scalar(spec["custom_gpu_name"])
+	r.Accelerator.Model = upstream.Scalar(spec["custom_gpu_name"])
 	if r.Accelerator.Model == "" {
-		r.Accelerator.Model = scalar(spec["custom_gpu_type"])
+		r.Accelerator.Model = upstream.Scalar(spec["custom_gpu_type"])
 	}
 	if r.Accelerator.Count > 0 || r.Accelerator.Model != "" {
 		r.Accelerator.Type = "gpu"
@@ -497,7 +448,7 @@ func resources(spec map[string]json.RawMessage) upstream.Resources {
 
 // quantity reads a number that makes sense as an amount, else zero.
 func quantity(raw json.RawMessage) float64 {
-	v, err := strconv.ParseFloat(strings.TrimSpace(scalar(raw)), 64)
+	v, err := strconv.ParseFloat(strings.TrimSpace(upstream.Scalar(raw)), 64)
 	if err != nil || !(v > 0 && v < 1e6) {
 		return 0
 	}
@@ -530,12 +481,12 @@ func envNames(raw json.RawMessage) []string {
 	case json.Unmarshal(raw, &list) == nil:
 		for _, element := range list {
 			var variable struct {
-				Name text `json:"name"`
-				Key  text `json:"key"`
+				Name upstream.Text `json:"name"`
+				Key  upstream.Text `json:"key"`
 			}
 			switch {
 			case json.Unmarshal(element, &variable) != nil:
-				assignment(scalar(element))
+				assignment(upstream.Scalar(element))
 			case variable.Name != "":
 				add(string(variable.Name))
 			default:
@@ -547,7 +498,7 @@ func envNames(raw json.RawMessage) []string {
 			add(name)
 		}
 	default:
-		assignment(scalar(raw))
+		assignment(upstream.Scalar(raw))
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
@@ -556,37 +507,3 @@ func envNames(raw json.RawMessage) []string {
 // envName is the form of a name that no value is likely to have with a '=' or
 // anything else of another variable in it.
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,254}$`)
-
-// timeLayouts are the forms of times with and without a zone. Go reads a
-// fraction of a second after any of them.
-var timeLayouts = []string{"2006-01-02T15:04:05", "2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05Z0700", "2006-01-02T15:04:05Z07"}
-
-// parseTime reads a time of the cloud, in UTC. A time that names no zone is in
-// zone. Numbers are seconds or milliseconds since 1970. The result is zero for
-// a text that is no time, and for times before 1970 or after 9999, which stand
-// for none and which the contract cannot hold.
-func parseTime(s string, zone *time.Location) time.Time {
-	s = strings.TrimSpace(s)
-	var at time.Time
-	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
-		switch len(s) {
-		case 10:
-			at = time.Unix(n, 0)
-		case 13:
-			at = time.UnixMilli(n)
-		}
-	} else if len(s) > 11 {
-		s = s[:10] + strings.NewReplacer(" ", "T", "t", "T").Replace(s[10:11]) + strings.ReplaceAll(s[11:], " ", "")
-		for _, layout := range timeLayouts {
-			if t, err := time.ParseInLocation(layout, s, zone); err == nil {
-				at = t
-				break
-			}
-		}
-	}
-	at = at.UTC()
-	if at.Unix() <= 0 || at.Year() > 9999 {
-		return time.Time{}
-	}
-	return at
-}

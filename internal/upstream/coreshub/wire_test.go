@@ -330,15 +330,15 @@ func TestParseTime(t *testing.T) {
 		"99999999999999999999999999999999999": {},
 	}
 	for in, want := range tests {
-		if got := parseTime(in, china); !got.Equal(want) || got.Location() != time.UTC {
+		if got := upstream.ParseTime(in, china); !got.Equal(want) || got.Location() != time.UTC {
 			t.Errorf("%q: got %v, want %v", in, got, want)
 		}
 	}
-	shanghai, err := parseZone("Asia/Shanghai")
+	shanghai, err := upstream.ParseZone("Asia/Shanghai")
 	if err != nil {
 		t.Skip("no time zone database: ", err)
 	}
-	if got := parseTime("2025-04-10T15:00:33", shanghai); !got.Equal(want) {
+	if got := upstream.ParseTime("2025-04-10T15:00:33", shanghai); !got.Equal(want) {
 		t.Errorf("Asia/Shanghai: got %v, want %v", got, want)
 	}
 }
@@ -544,14 +544,14 @@ func FuzzTime(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got := parseTime(s, china)
+		got := upstream.ParseTime(s, china)
 		if got.IsZero() {
 			return
 		}
 		if got.Year() < 1970 || got.Year() > 9999 {
 			t.Errorf("%q: %v", s, got)
 		}
-		if again := parseTime(got.Format(time.RFC3339Nano), china); !again.Equal(got) {
+		if again := upstream.ParseTime(got.Format(time.RFC3339Nano), china); !again.Equal(got) {
 			t.Errorf("%q: %v reads back as %v", s, got, again)
 		}
 	})
