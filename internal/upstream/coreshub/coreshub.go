@@ -196,7 +196,7 @@ func (p *Provider) Locations(ctx context.Context) ([]upstream.Location, error) {
 //
 // The cloud has no snapshot to page through, so the list may change between two
 // pages. A notebook that exists from the first page to the last is in the
-// result exactly once (see pager); one that comes or goes meanwhile may or may
+// result exactly once (see upstream.Pager); one that comes or goes meanwhile may or may
 // not be.
 func (p *Provider) List(ctx context.Context, zone string) ([]upstream.Notebook, error) {
 	if !slices.Contains(p.cfg.Zones, zone) {
@@ -204,8 +204,8 @@ func (p *Provider) List(ctx context.Context, zone string) ([]upstream.Notebook, 
 	}
 	found := map[string]upstream.Notebook{}
 	for _, namespace := range p.cfg.Namespaces {
-		pages := pager{maxPages: p.maxPages}
-		for !pages.done {
+		pages := upstream.Pager{Limit: pageLimit, MaxPages: p.maxPages}
+		for !pages.Done() {
 			if err := p.listPage(ctx, zone, namespace, &pages, found); err != nil {
 				return nil, err
 			}
@@ -227,12 +227,12 @@ const (
 
 // listPage reads the page that pages asks for into found.
 // API: https://docs.coreshub.cn/console/developer/api/list/notebooks/get_notebook
-func (p *Provider) listPage(ctx context.Context, zone, namespace string, pages *pager, found map[string]upstream.Notebook) error {
+func (p *Provider) listPage(ctx context.Context, zone, namespace string, pages *upstream.Pager, found map[string]upstream.Notebook) error {
 	call := p.call(http.MethodGet, p.path(namespace), url.Values{
 		"zone":     {zone},
 		"order_by": {"created_at"},
 		"limit":    {strconv.Itoa(pageLimit)},
-		"offset":   {strconv.Itoa(pages.offset)},
+		"offset":   {strconv.Itoa(pages.Offset())},
 	}, nil)
 	call.Op, call.Location, call.Class = opList, zone, upstream.ClassRead
 	call.Decode = func(resp upstream.Response) error {
@@ -253,7 +253,7 @@ func (p *Provider) listPage(ctx context.Context, zone, namespace string, pages *
 				found[n.ID] = n
 			}
 		}
-		if problem := pages.take(ids); problem != "" {
+		if problem := pages.Take(pages.Offset(), ids, len(rows) < pageLimit); problem != "" {
 			return a.bad(problem)
 		}
 		return nil
@@ -264,93 +264,9 @@ func (p *Provider) listPage(ctx context.Context, zone, namespace string, pages *
 const (
 	// pageLimit is the largest page that the cloud gives.
 	pageLimit = 100
-	// overlap is how many rows of a page are asked for again with the next one,
-	// at first. Up to three rows may vanish between two pages at no cost; 13
-	// pages still hold 1,252 rows.
-	overlap = 4
-	// maxOverlap bounds how far it grows in a list that moves faster.
-	maxOverlap = 64
 	// maxPages is half of the calls that an account has in an hour.
 	maxPages = 1000
-	// maxRetreats bounds how often one listing goes back. As each retreat in a
-	// row is twice as far, ten reach the start of the longest list.
-	maxRetreats = 16
 )
-
-// pager finds the way through a list that moves while it is read.
-//
-// Rows come in order of creation, so they do not change places, but rows that
-// vanish shift those behind them to lower offsets. If each page simply started
-// where the last one ended, the shifted ones would be skipped. So each page
-// starts some rows earlier and has to show at least one row that is known
-// already: a page is a stretch without gaps, hence nothing lies between the
-// known rows and the new ones. A page without a known row may have skipped
-// some: it is not built upon, and reading goes back, at worst to the start,
-// before which there is nothing. From then on more rows are read twice.
-//
-// The end of the list is a page that is not full. The cloud's own counts are
-// wrong in the vendor's samples, and are not read.
-type pager struct {
-	maxPages int
-
-	offset   int             // where the next page starts
-	known    map[string]bool // ids of all rows up to the furthest one read without a gap
-	overlap  int
-	pages    int
-	retreats int
-	back     int // how far the last retreat went; zero once there were new rows again
-	done     bool
-}
-
-// take judges the page that was read at p.offset and decides what comes next.
-// It returns what is wrong with the listing, or nothing.
-func (p *pager) take(ids []string) (problem string) {
-	if p.known == nil {
-		p.known, p.overlap = map[string]bool{}, overlap
-	}
-	p.pages++
-	seen, fresh := 0, 0
-	for _, id := range ids {
-		if p.known[id] {
-			seen++
-		} else {
-			fresh++
-		}
-	}
-	if p.offset > 0 && seen == 0 {
-		if p.retreats++; p.retreats > maxRetreats {
-			return "the list changes faster than it can be read"
-		}
-		p.back = max(2*p.back, pageLimit-p.overlap)
-		p.overlap = min(2*p.overlap, maxOverlap)
-		p.offset = max(p.offset-p.back, 0)
-		return p.bounded()
-	}
-	for _, id := range ids {
-		p.known[id] = true
-	}
-	switch {
-	case len(ids) < pageLimit:
-		p.done = true
-	case fresh == 0 && p.back == 0:
-		// What was asked for is beyond what is known: the cloud ignores the
-		// offset, and whatever is behind this page cannot be read.
-		return "a further page has only rows of earlier ones"
-	default:
-		if fresh > 0 {
-			p.back = 0
-		}
-		p.offset += len(ids) - p.overlap
-	}
-	return p.bounded()
-}
-
-func (p *pager) bounded() string {
-	if !p.done && p.pages >= p.maxPages {
-		return fmt.Sprintf("the list has no end within %d pages", p.maxPages)
-	}
-	return ""
-}
 
 // ChangeImage implements upstream.Provider. An answer that says success but
 // does not show the notebook is an error with Sent set: whether the image

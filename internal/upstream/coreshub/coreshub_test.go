@@ -372,7 +372,7 @@ func TestListPages(t *testing.T) {
 			if err != nil || len(got) != n {
 				t.Errorf("%d rows: got %d, %v", n, len(got), err)
 			}
-			if want := 1 + max(n-overlap, 0)/(pageLimit-overlap); cloud.requests != want {
+			if want := 1 + max(n-upstream.PagerOverlap, 0)/(pageLimit-upstream.PagerOverlap); cloud.requests != want {
 				t.Errorf("%d rows: %d requests, want %d", n, cloud.requests, want)
 			}
 		}
