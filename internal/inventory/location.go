@@ -75,7 +75,11 @@ type Failure struct {
 
 func failureOf(err error) *Failure {
 	if e, ok := errors.AsType[*upstream.Error](err); ok {
-		return &Failure{Kind: e.Kind, Code: e.Code}
+		f := &Failure{Kind: e.Kind, Code: e.Code}
+		if e.Kind == upstream.KindDisabled && e.Err != nil {
+			f.Message = e.Err.Error() // our words
+		}
+		return f
 	}
 	if upstream.IsContext(err) { // the poll's own deadline
 		return &Failure{Kind: upstream.KindTimeout}

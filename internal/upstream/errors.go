@@ -41,7 +41,8 @@ const (
 	KindRejected
 	// KindUnsupported: the cloud has no such operation.
 	KindUnsupported
-	// KindDisabled: the account cannot use the location.
+	// KindDisabled: the account cannot use the location. Err says why, in our
+	// words, for callers.
 	KindDisabled
 	// KindCircuitOpen: the breaker is open; nothing was sent.
 	KindCircuitOpen

@@ -1,0 +1,396 @@
+// Package scnet speaks the notebook API of SCNet: it logs in, finds the
+// regions, pages, decodes and classifies.
+//
+// It refuses to do anything else. It does not cache notebooks, poll or log, it
+// knows no breaker and no call budget (package upstream carries its calls), and
+// the one thing that it tries twice is a call whose token has expired. The
+// cloud has no call that changes an image. README.md tables where every field
+// and every code goes.
+package scnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/notebookd/notebookd/internal/upstream"
+)
+
+// Config configures a Provider: either Regions, each with a token, or a login.
+// Zero fields have the documented default.
+type Config struct {
+	// Regions are the locations, each with a token of its own. Without them a
+	// login finds them.
+	Regions []Region `yaml:"regions"`
+
+	// LoginEndpoint is scheme and host of the login. Default: https://api.scnet.cn.
+	LoginEndpoint string `yaml:"login_endpoint"`
+	// PlatformEndpoint is scheme and host of the platform, which knows where each
+	// region's AI service is. Default: https://www.scnet.cn.
+	PlatformEndpoint string `yaml:"platform_endpoint"`
+	// User is the name for the platform's login, not that of a cluster's user.
+	User      string          `yaml:"user"`
+	AccessKey upstream.Secret `yaml:"access_key"`
+	SecretKey upstream.Secret `yaml:"secret_key"`
+
+	// MaxConcurrent calls are made to one region at a time. Default: 3.
+	MaxConcurrent int `yaml:"max_concurrent"`
+	// StrictEnvelope accepts a list only in the form of the vendor's field table.
+	StrictEnvelope bool `yaml:"strict_envelope"`
+	// TimeZone is the zone of times: an offset or an IANA name. Default: +08:00.
+	TimeZone string `yaml:"time_zone"`
+}
+
+// Region is a region whose token was got elsewhere.
+type Region struct {
+	ID   string `yaml:"id"`
+	Name string `yaml:"name"`
+	// Endpoint is scheme and host of the region's AI service, with or without /ai.
+	Endpoint string          `yaml:"endpoint"`
+	Token    upstream.Secret `yaml:"token"`
+}
+
+func (c Config) withDefaults() Config {
+	c.LoginEndpoint, c.PlatformEndpoint = strings.TrimRight(c.LoginEndpoint, "/"), strings.TrimRight(c.PlatformEndpoint, "/")
+	if c.LoginEndpoint == "" {
+		c.LoginEndpoint = "https://api.scnet.cn"
+	}
+	if c.PlatformEndpoint == "" {
+		c.PlatformEndpoint = "https://www.scnet.cn"
+	}
+	if c.MaxConcurrent == 0 {
+		c.MaxConcurrent = 3
+	}
+	if c.TimeZone == "" {
+		c.TimeZone = "+08:00"
+	}
+	return c
+}
+
+// Validate reports every problem of the configuration, joined; each one's text
+// begins with its key. No text holds a secret.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var problems []error
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+
+	if len(c.Regions) > 0 {
+		if c.User != "" || !c.AccessKey.IsZero() || !c.SecretKey.IsZero() {
+			problem("regions: give either regions or a login with user, access_key and secret_key")
+		}
+		for i, r := range c.Regions {
+			if !upstream.PlainSegment(r.ID) {
+				problem("regions[%d].id: needed, and made of letters, digits and - _ .", i)
+			} else if slices.ContainsFunc(c.Regions[:i], func(o Region) bool { return o.ID == r.ID }) {
+				problem("regions[%d].id: %q is there already", i, r.ID)
+			}
+			if text := upstream.EndpointProblem(r.Endpoint); text != "" {
+				problem("regions[%d].endpoint: %s", i, text)
+			}
+			if r.Token.IsZero() {
+				problem("regions[%d].token: needed", i)
+			} else if !headerSafe(r.Token.Reveal()) {
+				problem("regions[%d].token: has characters that no header can carry", i)
+			}
+		}
+	} else {
+		for key, raw := range map[string]string{"login_endpoint": c.LoginEndpoint, "platform_endpoint": c.PlatformEndpoint} {
+			if text := upstream.EndpointProblem(raw); text != "" {
+				problem("%s: %s", key, text)
+			}
+		}
+		if c.User == "" {
+			problem("user: needed, unless regions are given")
+		} else if strings.ContainsFunc(c.User, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			problem("user: has control characters")
+		}
+		for key, secret := range map[string]upstream.Secret{"access_key": c.AccessKey, "secret_key": c.SecretKey} {
+			if secret.IsZero() {
+				problem("%s: needed, unless regions are given", key)
+			}
+		}
+		if !headerSafe(c.AccessKey.Reveal()) {
+			problem("access_key: has characters that no header can carry")
+		}
+	}
+	if c.MaxConcurrent < 0 {
+		problem("max_concurrent: must be at least 1")
+	}
+	if _, err := upstream.ParseZone(c.TimeZone); err != nil {
+		problem("time_zone: must be an offset like +08:00 or a name like Asia/Shanghai, not %q", c.TimeZone)
+	}
+	slices.SortStableFunc(problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) }) // maps have no order
+	return errors.Join(problems...)
+}
+
+// Provider is one account on SCNet. Between calls it keeps the tokens of its
+// login and the addresses of the regions.
+type Provider struct {
+	cfg     Config // with defaults; never changed
+	client  *upstream.Client
+	zone    *time.Location
+	session *session // nil with configured regions
+	// maxPages bounds the requests of one listing.
+	maxPages int
+
+	mu    sync.Mutex               // guards slots
+	slots map[string]chan struct{} // by region; who makes a call holds one of MaxConcurrent places
+}
+
+var _ upstream.Provider = (*Provider)(nil)
+
+// New returns the Provider of one account, whose calls go through client.
+func New(cfg Config, client *upstream.Client) (*Provider, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if client == nil {
+		return nil, errors.New("scnet: no client")
+	}
+	cfg = cfg.withDefaults()
+	zone, err := upstream.ParseZone(cfg.TimeZone)
+	if err != nil {
+		return nil, fmt.Errorf("time_zone: %w", err)
+	}
+	cfg.Regions = slices.Clone(cfg.Regions)
+	p := &Provider{cfg: cfg, client: client, zone: zone, maxPages: maxPages, slots: map[string]chan struct{}{}}
+	if len(cfg.Regions) == 0 {
+		p.session = newSession(p)
+	}
+	return p, nil
+}
+
+// Capabilities implements upstream.Provider.
+func (p *Provider) Capabilities() upstream.Capabilities {
+	return upstream.Capabilities{ChangeImage: upstream.ChangeImageUnsupported, VolatileAttributes: slices.Clone(volatileAttributes)}
+}
+
+// Locations implements upstream.Provider. With a login the answer is that of
+// the cloud: regions in which the account has no token and regions without an
+// AI service are disabled.
+func (p *Provider) Locations(ctx context.Context) ([]upstream.Location, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if p.session != nil {
+		return p.session.locations(ctx)
+	}
+	locations := make([]upstream.Location, len(p.cfg.Regions))
+	for i, r := range p.cfg.Regions {
+		locations[i] = upstream.Location{ID: r.ID, DisplayName: r.Name}
+	}
+	return locations, nil
+}
+
+// The operations, as they stand in metric labels.
+const (
+	opLogin       = "login"
+	opCenter      = "center"
+	opList        = "list"
+	opChangeImage = "change_image"
+)
+
+const (
+	// pageSize is the largest page that is asked for; the cloud documents no
+	// bound.
+	pageSize = 100
+	// smallestCap is what a cloud could cap pages at so that they still overlap;
+	// shorter pages are the end of the list.
+	smallestCap = 2 * upstream.PagerOverlap
+	// maxPages bounds the requests of one listing.
+	maxPages = 1500
+)
+
+// List implements upstream.Provider: all notebooks of a region, ordered by id.
+//
+// The cloud has no snapshot to page through. A notebook that exists from the
+// first page to the last is in the result exactly once, as long as the cloud
+// keeps an order among them; one that comes or goes meanwhile may or may not
+// be.
+func (p *Provider) List(ctx context.Context, region string) ([]upstream.Notebook, error) {
+	found := map[string]upstream.Notebook{}
+	pages := &upstream.Pager{Limit: pageSize, MaxPages: p.maxPages}
+	largest := pageSize
+	for !pages.Done() {
+		n, size := window(pages.Offset(), largest)
+		rows, total, err := p.listPage(ctx, region, n, size, found, pages)
+		if err != nil {
+			return nil, err
+		}
+		if n == 1 && rows < size && total > rows {
+			largest = rows // the cloud gives no larger page
+		}
+	}
+	out := make([]upstream.Notebook, 0, len(found))
+	for _, n := range found {
+		out = append(out, n)
+	}
+	slices.SortFunc(out, func(a, b upstream.Notebook) int { return strings.Compare(a.ID, b.ID) })
+	return out, nil
+}
+
+// window is a page that starts at offset or a little before it, in a cloud that
+// counts pages instead of rows. Of the sizes up to largest it takes the one
+// that fits best.
+func window(offset, largest int) (page, size int) {
+	if offset < largest/2 {
+		return 1, largest
+	}
+	size = min(largest, offset)
+	for s := size; s > largest/2; s-- {
+		if offset%s < offset%size {
+			size = s
+		}
+		if offset%size == 0 {
+			break
+		}
+	}
+	return offset/size + 1, size
+}
+
+// listPage reads a page into found and tells pages of it.
+// API: https://www.scnet.cn/ac/openapi/doc/2.0/api/notebook/query.html
+func (p *Provider) listPage(
+	ctx context.Context, region string, n, size int, found map[string]upstream.Notebook, pages *upstream.Pager,
+) (rows, total int, err error) {
+	query := url.Values{"page": {strconv.Itoa(n)}, "size": {strconv.Itoa(size)}}
+	err = p.read(ctx, opList, region, "/openapi/v2/notebook/list", query, func(a answer) error {
+		page, err := a.page(p.cfg.StrictEnvelope)
+		if err != nil {
+			return err
+		}
+		now, before := time.Now(), len(found)
+		ids := make([]string, len(page.rows))
+		for i, row := range page.rows {
+			nb, ok := decodeNotebook(row, p.zone, now)
+			if !ok {
+				return bad("a record of the list has no id")
+			}
+			ids[i], found[nb.ID] = nb.ID, nb
+		}
+		rows, total = len(ids), page.total
+		// A page that is not full is the last, but for the first one, which may
+		// be short because the cloud gives no larger ones. The total counts what
+		// is there now, so that it proves nothing once pages were put together.
+		known := total >= 0 && len(found) >= total
+		last := rows <= smallestCap || rows < size && (n > 1 || total < 0) || known && (n == 1 || len(found) == before)
+		if problem := pages.Take((n-1)*size, ids, last); problem != "" {
+			return bad(problem)
+		}
+		return nil
+	})
+	return rows, total, err
+}
+
+// ChangeImage implements upstream.Provider: the cloud has no such call.
+func (p *Provider) ChangeImage(_ context.Context, req upstream.ImageRequest) (upstream.Notebook, error) {
+	return upstream.Notebook{}, &upstream.Error{
+		Cloud: p.client.Cloud(), Location: req.Location, Op: opChangeImage, Kind: upstream.KindUnsupported,
+		Err: errors.New("the cloud has no call that changes an image"),
+	}
+}
+
+// read makes one call to a region's AI service; two if the token was refused
+// and a login gives another one.
+func (p *Provider) read(ctx context.Context, op, region, path string, query url.Values, decode func(answer) error) error {
+	at, err := p.access(ctx, region, 0)
+	if err != nil {
+		return err
+	}
+	release, err := p.slot(ctx, region)
+	if err != nil {
+		return err
+	}
+	defer release()
+	stale, err := p.readOnce(ctx, op, region, path, query, at, decode)
+	if !stale || p.session == nil {
+		return err
+	}
+	if at, err = p.access(ctx, region, at.generation); err != nil {
+		return err
+	}
+	_, err = p.readOnce(ctx, op, region, path, query, at, decode)
+	return err
+}
+
+// readOnce makes one call. stale says that the token was refused.
+func (p *Provider) readOnce(
+	ctx context.Context, op, region, path string, query url.Values, at access, decode func(answer) error,
+) (stale bool, err error) {
+	call := p.call(op, region, at.base+path+"?"+query.Encode(), at.token)
+	call.Class = upstream.ClassRead
+	call.Decode = func(resp upstream.Response) error {
+		a, err := open(resp)
+		if stale = a.stale; err != nil {
+			// A gateway without an AI service knows none of its paths.
+			if e, ok := errors.AsType[*upstream.Error](err); ok && e.Kind == upstream.KindNotFound && resp.Status == http.StatusNotFound {
+				e.Kind, e.Err = upstream.KindDisabled, errors.New(noService)
+			}
+			return err
+		}
+		return decode(a)
+	}
+	err = p.client.Do(ctx, call)
+	return stale, err
+}
+
+// call prepares a GET with a token.
+func (p *Provider) call(op, region, target string, token upstream.Secret) upstream.Call {
+	return upstream.Call{
+		Op: op, Location: region,
+		Request: func(ctx context.Context) (*http.Request, error) {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
+			if err != nil {
+				return nil, err
+			}
+			req.Header.Set("Accept", "application/json")
+			req.Header.Set("token", token.Reveal())
+			return req, nil
+		},
+		Secrets: []upstream.Secret{token},
+	}
+}
+
+// access finds the token and the address of a region.
+func (p *Provider) access(ctx context.Context, region string, refused uint64) (access, error) {
+	if p.session != nil {
+		return p.session.access(ctx, region, refused)
+	}
+	for _, r := range p.cfg.Regions {
+		if r.ID == region {
+			return access{base: aiBase(r.Endpoint), token: r.Token}, nil
+		}
+	}
+	return access{}, &upstream.Error{
+		Cloud: p.client.Cloud(), Location: region, Op: opList, Kind: upstream.KindInvalid, Err: errors.New("the region is not configured"),
+	}
+}
+
+// disabled is the error for a region that the account cannot use.
+func (p *Provider) disabled(region, why string) error {
+	return &upstream.Error{Cloud: p.client.Cloud(), Location: region, Op: opList, Kind: upstream.KindDisabled, Err: errors.New(why)}
+}
+
+// slot waits until a call to the region may be made; release ends it.
+func (p *Provider) slot(ctx context.Context, region string) (release func(), err error) {
+	p.mu.Lock()
+	slots, ok := p.slots[region]
+	if !ok {
+		slots = make(chan struct{}, p.cfg.MaxConcurrent)
+		p.slots[region] = slots
+	}
+	p.mu.Unlock()
+	select {
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
