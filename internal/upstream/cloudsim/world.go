@@ -1,0 +1,311 @@
+package cloudsim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// phase is where in its life a notebook is. Each dialect has its own words.
+type phase string
+
+const (
+	creating phase = "creating"
+	starting phase = "starting"
+	running  phase = "running"
+	stopping phase = "stopping"
+	stopped  phase = "stopped"
+	failed   phase = "failed"
+)
+
+func (p phase) inTransition() bool { return p == creating || p == starting || p == stopping }
+
+// instance is one notebook. Guarded by world.mu.
+type instance struct {
+	id, name         string
+	kuid, task       string // of the instance, and of its present run
+	phase            phase
+	failure          string // why it failed
+	image, imageType string
+	server           string // jupyter, code_server, rstudio
+	cpu, memoryGB    int
+	cards            int
+	model            model
+	group            group
+	port             int
+	created, updated time.Time
+	stoppedAt        time.Time
+
+	next int64 // step at which a transition ends
+	// pinned notebooks are left alone by the script, so that examples that name
+	// them work.
+	pinned bool
+}
+
+// model is a kind of accelerator.
+type model struct{ kind, name string }
+
+// group is a pool of cards.
+type group struct{ id, code string }
+
+// poolSize is how many cards a pool has.
+const poolSize = 64
+
+// Notebook is what a simulated cloud really holds, for tests to compare with
+// what they were told.
+type Notebook struct {
+	ID    string `json:"id"`
+	Name  string `json:"name"`
+	State string `json:"state"` // creating, starting, running, stopping, stopped, failed
+	Image string `json:"image"`
+}
+
+// place is one location of a world.
+type place struct {
+	id     string
+	list   []*instance // ordered by creation
+	byID   map[string]*instance
+	target int // about how many there are
+}
+
+// species is what differs between the notebooks of two clouds.
+type species struct {
+	id     func(w *world, at time.Time) string
+	name   func(w *world, at time.Time) string
+	images []string
+	types  []string // of the images, in their order
+	models []model
+	groups []group
+}
+
+// world is all notebooks of one account and the script of their life: which
+// are created, start, stop, fail and go away, and when. The same seed, clock and
+// requests give the same story.
+type world struct {
+	species species
+	now     func() time.Time
+
+	mu     sync.Mutex // guards all below
+	rng    *rand.Rand
+	places []*place // in the order of the configuration
+	step   int64
+	serial int
+	// onPage is told of every page of a list, without mu.
+	onPage func(location string)
+}
+
+// founded is when the first notebooks were made. It is fixed, so that the ids
+// that hold a time are the same in every run.
+var founded = time.Date(2026, 3, 2, 4, 10, 20, 0, time.UTC)
+
+func newWorld(seed uint64, now func() time.Time, s species, locations []string, notebooks int) *world {
+	w := &world{species: s, now: now, rng: rand.New(rand.NewPCG(seed, 0x6e6f7465626f6f6b))} //nolint:gosec // a story, not a secret
+	at := founded
+	for _, id := range locations {
+		p := &place{id: id, byID: map[string]*instance{}, target: notebooks}
+		w.places = append(w.places, p)
+		for range notebooks {
+			at = at.Add(time.Duration(1+w.rng.IntN(3600)) * time.Second)
+			n := w.makeLocked(p, at)
+			n.phase = []phase{running, running, stopped, stopped, running, failed, stopped, running}[w.rng.IntN(8)]
+			n.stoppedAt = at
+			if n.phase == failed {
+				n.failure = failures[w.rng.IntN(len(failures))]
+			}
+		}
+	}
+	return w
+}
+
+var failures = []string{"image pull failed: manifest unknown", "no node has enough free cards", "container exited with code 137"}
+
+func (w *world) placeLocked(location string) *place {
+	i := slices.IndexFunc(w.places, func(p *place) bool { return p.id == location })
+	if i < 0 {
+		return nil
+	}
+	return w.places[i]
+}
+
+// makeLocked adds a notebook, which is being created.
+func (w *world) makeLocked(p *place, at time.Time) *instance {
+	w.serial++
+	s := w.species
+	image := w.rng.IntN(len(s.images))
+	n := &instance{
+		id: s.id(w, at), name: s.name(w, at), kuid: w.uuidLocked(), task: w.digitsLocked(19), phase: creating,
+		image: s.images[image], imageType: s.types[image], server: []string{"jupyter", "code_server", "rstudio"}[w.rng.IntN(3)],
+		cpu: 8 * (1 + w.rng.IntN(3)), memoryGB: 60 + 10*w.rng.IntN(8), cards: 1 + w.rng.IntN(2),
+		model: s.models[w.rng.IntN(len(s.models))], group: s.groups[w.rng.IntN(len(s.groups))],
+		created: at, updated: at, next: w.step + 1 + w.rng.Int64N(3),
+	}
+	p.list = append(p.list, n)
+	p.byID[n.id] = n
+	return n
+}
+
+func (w *world) removeLocked(p *place, id string) bool {
+	if _, ok := p.byID[id]; !ok {
+		return false
+	}
+	delete(p.byID, id)
+	p.list = slices.DeleteFunc(p.list, func(n *instance) bool { return n.id == id })
+	return true
+}
+
+// advance plays one step of the script: transitions end, and in each location
+// something may happen.
+func (w *world) advance() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.step++
+	now := w.now()
+	for _, p := range w.places {
+		for _, n := range p.list {
+			if n.phase.inTransition() && n.next <= w.step {
+				w.settleLocked(n, now)
+			}
+		}
+		if w.rng.IntN(2) == 0 {
+			w.eventLocked(p, now)
+		}
+	}
+}
+
+// settleLocked ends a transition.
+func (w *world) settleLocked(n *instance, now time.Time) {
+	n.updated = now
+	switch {
+	case n.phase == stopping:
+		n.phase, n.stoppedAt = stopped, now
+	case w.rng.IntN(8) == 0:
+		n.phase, n.failure, n.stoppedAt = failed, failures[w.rng.IntN(len(failures))], now
+	default:
+		n.phase, n.failure = running, ""
+	}
+}
+
+// eventLocked lets something happen to a location: a notebook is created or goes
+// away, starts or stops.
+func (w *world) eventLocked(p *place, now time.Time) {
+	if len(p.list) == 0 || w.rng.IntN(4) == 0 && len(p.list) < p.target+3 {
+		w.makeLocked(p, now)
+		return
+	}
+	n := p.list[w.rng.IntN(len(p.list))]
+	if n.pinned {
+		return
+	}
+	switch n.phase {
+	case running:
+		n.phase, n.updated, n.next = stopping, now, w.step+1
+	case stopped, failed:
+		if len(p.list) > p.target && w.rng.IntN(2) == 0 {
+			w.removeLocked(p, n.id)
+			return
+		}
+		w.startLocked(n, now)
+	case creating, starting, stopping:
+	}
+}
+
+func (w *world) startLocked(n *instance, now time.Time) {
+	n.phase, n.updated, n.next, n.task, n.failure = starting, now, w.step+1+w.rng.Int64N(2), w.digitsLocked(19), ""
+}
+
+// drift adds and removes rows, as if others worked while a list is read.
+func (w *world) drift(location string, rows int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.placeLocked(location)
+	if p == nil {
+		return
+	}
+	for range rows {
+		if n := p.list[w.rng.IntN(len(p.list))]; !n.pinned {
+			w.removeLocked(p, n.id)
+		}
+		w.makeLocked(p, w.now())
+	}
+}
+
+// turned is called when a page of a list was made and before it is sent.
+func (w *world) turned(location string, drift int) {
+	w.drift(location, drift)
+	w.mu.Lock()
+	hook := w.onPage
+	w.mu.Unlock()
+	if hook != nil {
+		hook(location)
+	}
+}
+
+func (w *world) truth(location string) []Notebook {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.placeLocked(location)
+	if p == nil {
+		return nil
+	}
+	out := make([]Notebook, len(p.list))
+	for i, n := range p.list {
+		out[i] = Notebook{ID: n.id, Name: n.name, State: string(n.phase), Image: n.image}
+	}
+	return out
+}
+
+// used is how many cards of a group run.
+func (p *place) used(g group) int {
+	total := 0
+	for _, n := range p.list {
+		if n.group == g && (n.phase == running || n.phase == starting) {
+			total += n.cards
+		}
+	}
+	return total
+}
+
+const alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+func (w *world) textLocked(from string, n int) string { return randomText(w.rng, from, n) }
+
+func randomText(rng *rand.Rand, from string, n int) string {
+	var b strings.Builder
+	for range n {
+		b.WriteByte(from[rng.IntN(len(from))])
+	}
+	return b.String()
+}
+
+// dice is chance that has nothing to do with the story: ids of requests, and
+// which calls a fault hits.
+type dice struct {
+	mu  sync.Mutex // guards rng
+	rng *rand.Rand
+}
+
+func newDice(seed uint64) *dice {
+	return &dice{rng: rand.New(rand.NewPCG(seed, 0x64696365))} //nolint:gosec // nothing here is a secret
+}
+
+func (d *dice) text(from string, n int) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return randomText(d.rng, from, n)
+}
+
+// hit reports true with a probability.
+func (d *dice) hit(share float64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rng.Float64() < share
+}
+
+func (w *world) digitsLocked(n int) string { return "1" + w.textLocked("0123456789", n-1) }
+
+func (w *world) uuidLocked() string {
+	return fmt.Sprintf("%08x-%04x-4%03x-a%03x-%012x", w.rng.Uint32(), w.rng.UintN(1<<16), w.rng.UintN(1<<12), w.rng.UintN(1<<12), w.rng.Uint64N(1<<48))
+}
