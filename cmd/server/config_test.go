@@ -19,7 +19,7 @@ func TestConfigProblemsAreToldTogether(t *testing.T) {
 		{"empty", "", []string{"the file is empty; clouds are needed"}},
 		{"no cloud", "drain: 5s\n", []string{"clouds: at least one is needed"}},
 		{"not yaml", "a: [", []string{"line 1: did not find expected node content"}},
-		{"unknown keys", "drian: 5s\ngrpc: {addres: x}\nclouds: []\n", []string{"line 1: drian: unknown key", "line 2: grpc.addres: unknown key"}},
+		{"unknown keys", "drian: 5s\ngrpc: {adr: x}\nclouds: []\n", []string{"line 1: drian: unknown key", "line 2: grpc.adr: unknown key"}},
 		{"many at once", `
 grpc: {address: nowhere}
 drain: -1s

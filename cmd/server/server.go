@@ -57,9 +57,11 @@ type server struct {
 // fails. It returns once everything that it started has ended.
 func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
 	log := newLogger(cfg.Log, stderr)
+	control := ""
 	if cfg.simulated() {
-		stop, err := simulate(cfg)
-		if err != nil {
+		var stop func()
+		var err error
+		if control, stop, err = simulate(cfg); err != nil {
 			return err
 		}
 		defer stop()
@@ -72,7 +74,7 @@ func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
 	if err := s.listen(ctx); err != nil {
 		return err
 	}
-	s.announce(stdout)
+	s.announce(stdout, control)
 	return s.run(ctx)
 }
 
