@@ -34,6 +34,9 @@ const (
 	// The same when the listing has become empty, which is the mark of a cloud
 	// that lost its database rather than of a user who deleted everything.
 	missingEmptyListings = 3
+	// maxFinds bounds how many missing rows of one poll the cloud is asked for
+	// one by one; the others wait for the next listing.
+	maxFinds = 8
 )
 
 // poller reads one location again and again. One goroutine runs it.
@@ -205,19 +208,23 @@ func (p *poller) answer(waiters []chan error, err error) {
 func (p *poller) poll(ctx context.Context) error {
 	started := time.Now()
 	pollCtx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
 	notebooks, err := p.source.Provider.List(pollCtx, p.location)
-	cancel()
+	if err == nil {
+		err = p.check(notebooks)
+	}
+	var gone map[string]bool
+	if err == nil {
+		notebooks, gone = p.find(pollCtx, notebooks)
+	}
 	if ctx.Err() != nil {
 		return ctx.Err() // we are stopping; it says nothing about the cloud
-	}
-	if err == nil {
-		err = checkIDs(notebooks)
 	}
 	if err != nil {
 		p.failed(started, failureOf(err), err)
 		return err
 	}
-	if err := p.record(ctx, notebooks, started); err != nil {
+	if err := p.record(ctx, notebooks, gone, started); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -228,8 +235,14 @@ func (p *poller) poll(ctx context.Context) error {
 	return nil
 }
 
-// checkIDs refuses a listing that breaks the Provider's promise.
-func checkIDs(notebooks []upstream.Notebook) error {
+// check refuses a listing that breaks the Provider's promise, and an answer
+// without a list while rows are known.
+func (p *poller) check(notebooks []upstream.Notebook) error {
+	if notebooks == nil && p.inv.store.Snapshot().Count(p.name) > 0 {
+		return &upstream.Error{
+			Cloud: p.source.Name, Location: p.location, Op: "list", Kind: upstream.KindBadResponse, Err: errors.New("the answer has no list of notebooks"),
+		}
+	}
 	seen := make(map[string]bool, len(notebooks))
 	for _, n := range notebooks {
 		if n.ID == "" || seen[n.ID] {
@@ -240,8 +253,44 @@ func checkIDs(notebooks []upstream.Notebook) error {
 	return nil
 }
 
-// record turns a complete listing into new versions and tombstones.
-func (p *poller) record(ctx context.Context, notebooks []upstream.Notebook, observed time.Time) error {
+// find asks a cloud that can be asked for rows that a complete listing has left
+// out. It returns the listing with those that are there after all, and the names
+// of those that are gone. A listing that has become empty is not asked about:
+// a cloud that lost its database would confirm it.
+func (p *poller) find(ctx context.Context, notebooks []upstream.Notebook) (all []upstream.Notebook, gone map[string]bool) {
+	finder, ok := p.source.Provider.(upstream.Finder)
+	if !ok || len(notebooks) == 0 {
+		return notebooks, nil
+	}
+	listed := make(map[string]bool, len(notebooks))
+	for _, n := range notebooks {
+		listed[n.ID] = true
+	}
+	gone = map[string]bool{}
+	asked := 0
+	for row := range p.inv.store.Snapshot().Rows(p.name, "") {
+		if listed[row.key.id] {
+			continue
+		}
+		if asked++; asked > maxFinds {
+			break
+		}
+		n, err := finder.Find(ctx, p.location, row.key.id)
+		switch {
+		case err == nil && n.ID == row.key.id:
+			notebooks = append(notebooks, n)
+		case err != nil && !upstream.IsContext(err) && upstream.KindOf(err) == upstream.KindNotFound:
+			gone[row.Name] = true
+		case err != nil:
+			return notebooks, gone // the next listings decide
+		}
+	}
+	return notebooks, gone
+}
+
+// record turns a complete listing into new versions and tombstones. gone names
+// rows that the cloud itself says are gone.
+func (p *poller) record(ctx context.Context, notebooks []upstream.Notebook, gone map[string]bool, observed time.Time) error {
 	snapshot := p.inv.store.Snapshot()
 	volatile := p.source.Provider.Capabilities().VolatileAttributes
 	var batch []entry
@@ -291,7 +340,7 @@ func (p *poller) record(ctx context.Context, notebooks []upstream.Notebook, obse
 			continue
 		}
 		p.missing[row.Name]++
-		if p.missing[row.Name] < needed {
+		if p.missing[row.Name] < needed && !gone[row.Name] {
 			continue
 		}
 		payload, err := proto.Marshal(row.Notebook)

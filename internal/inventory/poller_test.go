@@ -74,6 +74,12 @@ func testInventory(t *testing.T, cloud *fakeCloud) (*Inventory, *memoryLog) {
 	if cloud.locations == nil {
 		cloud.locations = []upstream.Location{{ID: "xb3"}}
 	}
+	return testInventoryOf(t, cloud)
+}
+
+// testInventoryOf is testInventory for any Provider.
+func testInventoryOf(t *testing.T, cloud upstream.Provider) (*Inventory, *memoryLog) {
+	t.Helper()
 	source := Source{Name: "core", Kind: "fake", Provider: cloud, Poll: PollConfig{Fast: time.Second, Normal: 10 * time.Second, Idle: time.Minute}}
 	inv := New(Config{Sources: []Source{source}})
 	log := &memoryLog{store: inv.store}
@@ -91,7 +97,7 @@ func testInventory(t *testing.T, cloud *fakeCloud) (*Inventory, *memoryLog) {
 }
 
 func notebooks(ids ...string) []upstream.Notebook {
-	var out []upstream.Notebook
+	out := []upstream.Notebook{} // not nil: that would be no list at all
 	for _, id := range ids {
 		out = append(out, upstream.Notebook{ID: id, State: upstream.StateRunning})
 	}
@@ -196,7 +202,7 @@ func TestDeletionNeedsProof(t *testing.T) {
 		needed  int
 	}{
 		{"missing from two complete listings", notebooks("a"), 2},
-		{"three when the listing has become empty", nil, 3},
+		{"three when the listing has become empty", notebooks(), 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -393,7 +399,7 @@ func TestStoreFailureIsNotTheClouds(t *testing.T) {
 }
 
 func TestListingThatBreaksThePromiseIsRefused(t *testing.T) {
-	for _, list := range [][]upstream.Notebook{notebooks("a", "a"), notebooks("")} {
+	for _, list := range [][]upstream.Notebook{notebooks("a", "a"), notebooks(""), notebooks("a", "b", "a")} {
 		synctest.Test(t, func(t *testing.T) {
 			cloud := &fakeCloud{notebooks: list}
 			inv, _ := testInventory(t, cloud)
@@ -403,4 +409,123 @@ func TestListingThatBreaksThePromiseIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// findingCloud is a fakeCloud that can be asked for one notebook.
+type findingCloud struct {
+	*fakeCloud
+	hidden map[string]error // what Find answers for an id; nil: it is there
+	asked  []string
+}
+
+func (f *findingCloud) Find(_ context.Context, _, id string) (upstream.Notebook, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, id)
+	if err := f.hidden[id]; err != nil {
+		return upstream.Notebook{}, err
+	}
+	return upstream.Notebook{ID: id, State: upstream.StateStopped}, nil
+}
+
+// TestMissingRowsAreAskedFor: with a cloud that can be asked, one listing and
+// its word are proof; a row that it still shows stays; and where it gives no clear answer the next
+// listing decides.
+func TestMissingRowsAreAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &fakeCloud{notebooks: notebooks("a", "gone", "hidden", "unclear"), locations: []upstream.Location{{ID: "xb3"}}}
+		cloud := &findingCloud{fakeCloud: fake, hidden: map[string]error{
+			"gone":    &upstream.Error{Kind: upstream.KindNotFound},
+			"unclear": &upstream.Error{Kind: upstream.KindTimeout},
+		}}
+		inv, _ := testInventoryOf(t, cloud)
+		synctest.Wait()
+		if len(cloud.asked) != 0 {
+			t.Errorf("asked for %v while nothing is missing", cloud.asked)
+		}
+		cloud.set(func(f *fakeCloud) { f.notebooks = notebooks("a") })
+		for _, want := range [][]string{{"a", "hidden", "unclear"}, {"a", "hidden"}, {"a", "hidden"}} {
+			if err := inv.Refresh(t.Context(), testLocation); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, ids(inv.Snapshot())); diff != "" {
+				t.Errorf("rows (-want +got):\n%s", diff)
+			}
+		}
+		if row, ok := inv.Snapshot().Get(testLocation + "/notebooks/hidden"); !ok || row.Notebook.GetState() != notebookv1.Notebook_STATE_STOPPED {
+			t.Errorf("the row that the cloud still shows is %v", row)
+		}
+	})
+}
+
+// TestEmptiedListingIsNotAskedAbout: a cloud that lost everything would confirm
+// it, so only listings count.
+func TestEmptiedListingIsNotAskedAbout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &fakeCloud{notebooks: notebooks("a"), locations: []upstream.Location{{ID: "xb3"}}}
+		cloud := &findingCloud{fakeCloud: fake, hidden: map[string]error{"a": &upstream.Error{Kind: upstream.KindNotFound}}}
+		inv, _ := testInventoryOf(t, cloud)
+		synctest.Wait()
+		cloud.set(func(f *fakeCloud) { f.notebooks = notebooks() })
+		for _, want := range []int{1, 1, 0} {
+			if err := inv.Refresh(t.Context(), testLocation); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(ids(inv.Snapshot())); got != want {
+				t.Errorf("%d rows, want %d", got, want)
+			}
+		}
+		if len(cloud.asked) != 0 {
+			t.Errorf("asked for %v", cloud.asked)
+		}
+	})
+}
+
+// TestFewAreAskedForAtOnce: when many rows vanish, the calls stay few.
+func TestFewAreAskedForAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var all []string
+		hidden := map[string]error{}
+		for i := range 50 {
+			id := fmt.Sprintf("n%02d", i)
+			all = append(all, id)
+			hidden[id] = &upstream.Error{Kind: upstream.KindNotFound}
+		}
+		fake := &fakeCloud{notebooks: notebooks(append(all, "a")...), locations: []upstream.Location{{ID: "xb3"}}}
+		cloud := &findingCloud{fakeCloud: fake, hidden: hidden}
+		inv, _ := testInventoryOf(t, cloud)
+		synctest.Wait()
+		cloud.set(func(f *fakeCloud) { f.notebooks = notebooks("a") })
+		if err := inv.Refresh(t.Context(), testLocation); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(ids(inv.Snapshot())); len(cloud.asked) != maxFinds || got != len(all)+1-maxFinds {
+			t.Errorf("%d were asked for, %d rows are left", len(cloud.asked), got)
+		}
+	})
+}
+
+// TestNoListAtAll is an empty listing only to those who know of nothing.
+func TestNoListAtAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cloud := &fakeCloud{}
+		inv, _ := testInventory(t, cloud)
+		synctest.Wait()
+		if l := status(t, inv); l.State != notebookv1.Location_STATE_LIVE {
+			t.Errorf("with nothing known the location is %v", l.State)
+		}
+		cloud.set(func(f *fakeCloud) { f.notebooks = notebooks("a") })
+		if err := inv.Refresh(t.Context(), testLocation); err != nil {
+			t.Fatal(err)
+		}
+		cloud.set(func(f *fakeCloud) { f.notebooks = nil })
+		for range 4 {
+			if err := inv.Refresh(t.Context(), testLocation); upstream.KindOf(err) != upstream.KindBadResponse || err == nil {
+				t.Errorf("no list while a row is known: %v", err)
+			}
+		}
+		if got := len(ids(inv.Snapshot())); got != 1 {
+			t.Errorf("%d rows, want 1", got)
+		}
+	})
 }

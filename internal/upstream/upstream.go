@@ -41,12 +41,22 @@ type Provider interface {
 	Locations(ctx context.Context) ([]Location, error)
 
 	// List returns every notebook of a location, each id once, or an error;
-	// never a part.
+	// never a part. A nil slice without an error means that the cloud answered
+	// well but gave no list: that is a listing of nothing only to those who
+	// know of nothing.
 	List(ctx context.Context, location string) ([]Notebook, error)
 
 	// ChangeImage makes exactly one attempt. An error whose Sent is false is a
 	// promise that the cloud was not asked.
 	ChangeImage(ctx context.Context, req ImageRequest) (Notebook, error)
+}
+
+// Finder is a Provider that can also be asked for one notebook by itself. The
+// inventory asks before it believes that a notebook is gone.
+type Finder interface {
+	// Find makes one read. KindNotFound means that the cloud does not show the
+	// notebook: together with a complete listing without it, that is proof.
+	Find(ctx context.Context, location, id string) (Notebook, error)
 }
 
 // Capabilities is what a cloud can do, as data.
