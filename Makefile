@@ -43,6 +43,10 @@ fuzz: ## Run every fuzz target for FUZZTIME (2m).
 bench: ## Run the benchmarks.
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: live
+live: ## List real clouds, read-only, if their credentials are in the environment.
+	@$(GO) run ./internal/tools/live
+
 .PHONY: proto
 proto: third-party ## Regenerate gen/ from proto/.
 	rm -rf gen
