@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -202,7 +203,7 @@ func (c *SCNet) routes() map[string]route {
 func (c *SCNet) serve(w http.ResponseWriter, r *http.Request, host string) {
 	s := c.Settings()
 	called, known := c.routes()[r.Method+" "+r.URL.Path]
-	if !known || called.ai && s.Regions[host] == "404" || !called.ai && host != "" {
+	if !known || called.ai && noService(s.Regions[host]) || !called.ai && host != "" {
 		called = route{op: "other", open: true, work: notFound}
 	}
 	g, valid := c.granted(s, r.Header.Get("token"))
@@ -223,6 +224,9 @@ func (c *SCNet) serve(w http.ResponseWriter, r *http.Request, host string) {
 		return called.work(s, r, g)
 	})
 }
+
+// noService reports whether a region's host knows no path of the AI service.
+func noService(what string) bool { return what == "404" || what == "no-ai" || what == "gone" }
 
 func notFound(SCNetSettings, *http.Request, grant) reply {
 	return reply{status: http.StatusNotFound, header: http.Header{"Content-Type": {"text/plain"}}, body: []byte("404 page not found\n")}
@@ -511,6 +515,32 @@ func countdown(left time.Duration) string {
 		}
 	}
 	return b.String()
+}
+
+// patch also ends the tokens of regions that the account has lost.
+func (c *SCNet) patch(data []byte) error {
+	if err := c.simulator.patch(data); err != nil {
+		return err
+	}
+	c.revoke()
+	return nil
+}
+
+// Set is as that of all simulators, and ends the tokens of regions that the
+// account has lost.
+func (c *SCNet) Set(change func(*SCNetSettings)) {
+	c.simulator.Set(change)
+	c.revoke()
+}
+
+func (c *SCNet) revoke() {
+	s := c.Settings()
+	c.tokensMu.Lock()
+	defer c.tokensMu.Unlock()
+	maps.DeleteFunc(c.tokens, func(_ string, g grant) bool {
+		what := s.Regions[g.region]
+		return what == "no-token" || what == "gone"
+	})
 }
 
 // Token gives a token of a region that ends after the lifetime of the settings,

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/upstream/cloudsim"
+)
+
+// rehearsal is a row of the table "Rehearse it" in the README of a cloud.
+type rehearsal struct {
+	path, method, body string
+	state              notebookv1.Location_State // LIVE, or unset where there is a reason
+	reason, code       string
+}
+
+var (
+	rehearsalRow = regexp.MustCompile("^\\| `([^`]*)` \\| `([^`]*)`(?: `([^`]*)`)?.*\\|$")
+	curlCommand  = regexp.MustCompile(`^(\S+)(?: -X ([A-Z]+))?(?: -d '(.*)')?$`)
+)
+
+// rehearsals reads the table of a cloud's README.
+func rehearsals(t *testing.T, cloud string) []rehearsal {
+	t.Helper()
+	data, err := os.ReadFile("../../internal/upstream/" + cloud + "/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(data), "## Rehearse it\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var out []rehearsal
+	for _, line := range strings.Split(section, "\n") {
+		if !strings.HasPrefix(line, "| `") || strings.HasPrefix(line, "| `curl ") {
+			continue
+		}
+		row := rehearsalRow.FindStringSubmatch(line)
+		if row == nil {
+			t.Fatalf("a row that cannot be read: %s", line)
+		}
+		command := curlCommand.FindStringSubmatch(row[1])
+		if command == nil {
+			t.Fatalf("a command that cannot be read: %s", row[1])
+		}
+		r := rehearsal{path: "/" + command[1], method: command[2], body: command[3], code: row[3]}
+		switch r.method {
+		case "":
+			r.method = http.MethodPost
+		case http.MethodPatch, http.MethodDelete, http.MethodPost:
+		default:
+			t.Fatalf("method %s", r.method)
+		}
+		if row[2] == "LIVE" {
+			r.state = notebookv1.Location_STATE_LIVE
+		} else {
+			r.reason = row[2]
+		}
+		out = append(out, r)
+	}
+	if len(out) == 0 {
+		t.Fatal("there is no table")
+	}
+	return out
+}
+
+// TestRehearse runs every row of the tables "Rehearse it": it sends the command
+// to the simulated cloud and looks at what a caller sees.
+func TestRehearse(t *testing.T) {
+	t.Parallel()
+	for cloud, location := range map[string]string{"coreshub": "clouds/core/locations/xb3", "scnet": "clouds/scnet/locations/20057"} {
+		t.Run(cloud, func(t *testing.T) {
+			t.Parallel()
+			var p *process
+			var fleet *cloudsim.Fleet
+			fresh := func() {
+				var err error
+				if fleet, err = cloudsim.Start(cloudsim.Config{}); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(fleet.Close)
+				config := strings.ReplaceAll(fleet.ServerConfig(), "poll: {fast: 1s, normal: 2s, idle: 5s}",
+					"poll: {fast: 100ms, normal: 100ms, idle: 100ms}\n    timeout: 1s\n    breaker: {min_requests: 1000000}")
+				p = start(t, strings.Replace(config, "calls_per_hour: 20000", "calls_per_hour: 1000000", 1))
+			}
+			fresh()
+			for _, r := range rehearsals(t, cloud) {
+				t.Run(strings.Trim(r.path+" "+r.body, " "), func(t *testing.T) {
+					r.run(t, p, fleet, location)
+				})
+				// A new process: some answers make a poller wait for minutes.
+				if r.reason == "LOCATION_DISABLED" || r.reason == "CLOUD_RATE_LIMITED" {
+					fresh()
+				}
+			}
+		})
+	}
+}
+
+func (r rehearsal) run(t *testing.T, p *process, fleet *cloudsim.Fleet, location string) {
+	t.Helper()
+	cloud := strings.SplitN(location, "/", 3)[1]
+	before := settingsOf(t, fleet, cloud)
+	control(t, fleet, r.method, r.path, r.body)
+	since := time.Now()
+	var seen string
+	p.until(t, fmt.Sprintf("%+v", r), func() bool {
+		resp, err := p.clouds.GetCloud(t.Context(), &notebookv1.GetCloudRequest{Name: "clouds/" + cloud})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(resp.GetCloud().GetLocations(), func(l *notebookv1.Location) bool { return l.GetName() == location })
+		l := resp.GetCloud().GetLocations()[i]
+		if !l.GetLastAttemptTime().AsTime().After(since) {
+			return false
+		}
+		seen = fmt.Sprint(l.GetState(), l.GetReason(), l.GetCloudCode())
+		if r.reason != "" {
+			return strings.TrimPrefix(l.GetReason().String(), "ERROR_REASON_") == r.reason && l.GetCloudCode() == r.code
+		}
+		return l.GetState() == r.state
+	})
+	t.Log(seen)
+	if r.state == notebookv1.Location_STATE_LIVE {
+		resp, err := p.List(t.Context(), &notebookv1.ListRequest{Parent: location, PageSize: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := location[strings.LastIndex(location, "/")+1:]
+		truth := fleet.CoresHub.Truth(id)
+		if cloud == "scnet" {
+			truth = fleet.SCNet.Truth(id)
+		}
+		if len(resp.GetNotebooks()) != len(truth) {
+			t.Errorf("%d notebooks, the cloud has %d", len(resp.GetNotebooks()), len(truth))
+		}
+	}
+	control(t, fleet, http.MethodDelete, "/"+cloud+"/faults", "")
+	control(t, fleet, http.MethodPatch, "/"+cloud+"/settings", before)
+}
+
+// settingsOf returns the settings of a cloud as they would be set again.
+func settingsOf(t *testing.T, fleet *cloudsim.Fleet, cloud string) string {
+	t.Helper()
+	var status struct{ Settings json.RawMessage }
+	if err := json.Unmarshal([]byte(control(t, fleet, http.MethodGet, "/"+cloud, "")), &status); err != nil {
+		t.Fatal(err)
+	}
+	return string(status.Settings)
+}
+
+// control makes a request to the control endpoint of the simulated clouds.
+func control(t *testing.T, fleet *cloudsim.Fleet, method, path, body string) string {
+	t.Helper()
+	p := &process{url: fleet.ControlURL()}
+	code, answer := p.do(t, method, path, body)
+	if code != http.StatusOK {
+		t.Fatalf("%s %s %s: %d %s", method, path, body, code, answer)
+	}
+	return answer
+}
