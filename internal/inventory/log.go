@@ -101,7 +101,7 @@ func OpenLog(ctx context.Context, cfg LogConfig) (_ *Log, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("log: connect: %w", err)
 	}
-	l.js, err = jetstream.New(l.conn)
+	l.js, err = jetstream.New(l.conn, jetstream.WithPublishAsyncMaxPending(inFlight*publishersAtOnce))
 	if err != nil {
 		return nil, fmt.Errorf("log: jetstream: %w", err)
 	}
@@ -187,11 +187,41 @@ type entry struct {
 	expect  uint64 // revision that the row must be at; 0 for none
 }
 
+const (
+	// inFlight bounds the messages of one batch that wait for their
+	// acknowledgement: the server is kept busy, and nobody waits long for it.
+	inFlight = 256
+	// publishersAtOnce times that many messages may wait in all.
+	publishersAtOnce = 64
+	// stallWait is how long a message waits for one of those places.
+	stallWait = 30 * time.Second
+)
+
 // publish appends a batch. It returns the highest revision given, and an error
 // when any message was not stored; those before and after it may have been.
 func (l *Log) publish(ctx context.Context, batch []entry) (uint64, error) {
-	acks := make([]jetstream.PubAckFuture, 0, len(batch))
+	var last uint64
+	var failures int
+	var failure error
+	settle := func(ack jetstream.PubAckFuture) error {
+		select {
+		case ok := <-ack.Ok():
+			last = max(last, ok.Sequence)
+		case err := <-ack.Err():
+			failures, failure = failures+1, err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		return nil
+	}
+	acks := make([]jetstream.PubAckFuture, 0, min(len(batch), inFlight))
 	for i, e := range batch {
+		if len(acks) == inFlight {
+			if err := settle(acks[0]); err != nil {
+				return last, err
+			}
+			acks = acks[1:]
+		}
 		msg := nats.NewMsg(e.key.subject())
 		msg.Data = e.payload
 		msg.Header.Set(headerCreated, fmt.Sprint(e.created))
@@ -201,31 +231,24 @@ func (l *Log) publish(ctx context.Context, batch []entry) (uint64, error) {
 		if i < len(batch)-1 {
 			msg.Header.Set(headerMore, "1")
 		}
-		opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(e.expect)}
+		opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(e.expect), jetstream.WithStallWait(stallWait)}
 		if e.deleted {
 			msg.Header.Set(headerDeleted, "1")
 			opts = append(opts, jetstream.WithMsgTTL(max(l.tombstones, time.Second)))
 		}
 		ack, err := l.js.PublishMsgAsync(msg, opts...)
 		if err != nil {
-			return 0, fmt.Errorf("log: publish: %w", err)
+			return last, fmt.Errorf("log: publish: %w", err)
 		}
 		acks = append(acks, ack)
 	}
-	var last uint64
-	var errs []error
 	for _, ack := range acks {
-		select {
-		case ok := <-ack.Ok():
-			last = max(last, ok.Sequence)
-		case err := <-ack.Err():
-			errs = append(errs, err)
-		case <-ctx.Done():
-			return last, ctx.Err()
+		if err := settle(ack); err != nil {
+			return last, err
 		}
 	}
-	if len(errs) > 0 {
-		return last, fmt.Errorf("log: %d of %d messages not stored: %w", len(errs), len(batch), errs[0])
+	if failures > 0 {
+		return last, fmt.Errorf("log: %d of %d messages not stored: %w", failures, len(batch), failure)
 	}
 	return last, nil
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -246,4 +248,40 @@ func TestInventoryOverTheLog(t *testing.T) {
 			t.Errorf("rows of a cloud that is down, after a restart (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// TestLargeBatchesAtOnce: the first polls of large clouds bring tens of
+// thousands of rows at the same time.
+func TestLargeBatchesAtOnce(t *testing.T) {
+	log := openLog(t, "")
+	defer log.Close()
+	inv := replay(t, log)
+	const publishers, rows = 4, 5000
+	var wg sync.WaitGroup
+	var highest atomic.Uint64
+	for p := range publishers {
+		wg.Go(func() {
+			var batch []entry
+			for i := range rows {
+				batch = append(batch, put(t, fmt.Sprintf("%d-%d", p, i), "one"))
+			}
+			revision, err := log.publish(t.Context(), batch)
+			if err != nil {
+				t.Error(err)
+			}
+			for {
+				seen := highest.Load()
+				if revision <= seen || highest.CompareAndSwap(seen, revision) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := inv.WaitRevision(t.Context(), highest.Load()); err != nil {
+		t.Fatal(err)
+	}
+	if got := inv.Snapshot().Count(testLocation); got != publishers*rows {
+		t.Errorf("%d rows, want %d", got, publishers*rows)
+	}
 }
