@@ -224,8 +224,8 @@ func (inv *Inventory) discover(ctx context.Context, source Source) {
 			seen := map[string]bool{}
 			for _, location := range locations {
 				seen[location.ID] = true
-				inv.describe(source, location)
 				_, polled := stops[location.ID]
+				inv.describe(source, location, polled)
 				switch {
 				case location.Disabled != "" && polled:
 					stops[location.ID]()
@@ -262,13 +262,14 @@ func (inv *Inventory) discover(ctx context.Context, source Source) {
 	}
 }
 
-// describe makes a location known, or takes over what discovery says of it.
-func (inv *Inventory) describe(source Source, location upstream.Location) {
+// describe makes a location known, or takes over what discovery says of it. The
+// state of one that is polled is its poller's business.
+func (inv *Inventory) describe(source Source, location upstream.Location, polled bool) {
 	name := LocationName(source.Name, location.ID)
 	inv.store.updateLocation(name, func(l *Location) {
 		l.Cloud, l.ID, l.DisplayName = source.Name, location.ID, location.DisplayName
 		l.client = source.Client
-		if l.State == notebookv1.Location_STATE_UNSPECIFIED || l.State == notebookv1.Location_STATE_DISABLED {
+		if l.State == notebookv1.Location_STATE_UNSPECIFIED || l.State == notebookv1.Location_STATE_DISABLED && !polled {
 			l.State, l.Failure = notebookv1.Location_STATE_UNREACHABLE, nil // nothing was read yet
 		}
 	})

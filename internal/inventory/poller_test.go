@@ -529,3 +529,22 @@ func TestNoListAtAll(t *testing.T) {
 		}
 	})
 }
+
+// TestDisabledByItsPoller: discovery knows nothing of why a poll finds that a
+// location cannot be used, and does not make an outage of it.
+func TestDisabledByItsPoller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cloud := &fakeCloud{err: &upstream.Error{Kind: upstream.KindDisabled, Err: errors.New("no service here")}}
+		inv, _ := testInventory(t, cloud)
+		for range 30 {
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if l := status(t, inv); l.State != notebookv1.Location_STATE_DISABLED || l.Failure.Message != "no service here" {
+				t.Fatalf("the location is %v, %+v", l.State, l.Failure)
+			}
+		}
+		if n := cloud.calls(); n < 3 || n > 5 {
+			t.Errorf("%d polls in half an hour, want one every ten minutes", n)
+		}
+	})
+}

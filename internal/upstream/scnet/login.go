@@ -9,7 +9,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,7 +29,8 @@ const (
 	// renewRetry is how long tokens that still work are used after an early
 	// renewal failed.
 	renewRetry = 30 * time.Second
-	// rediscoverAfter is how old a login may be for a listing of the regions.
+	// rediscoverAfter is how old a login may be for a listing of the regions,
+	// and how long it is believed that a region cannot be used.
 	rediscoverAfter = time.Minute
 )
 
@@ -49,6 +52,7 @@ func sign(accessKey, timestamp, user string, secretKey upstream.Secret) string {
 type grant struct {
 	id, name string
 	token    upstream.Secret // empty: the account is disabled in the region
+	lifetime time.Duration   // of the token, from the login on
 }
 
 // session holds the tokens of an account, one for each region, and the address
@@ -63,9 +67,7 @@ type session struct {
 	grants     []grant    // in the cloud's order; replaced as a whole
 	generation uint64     // of grants; zero before the first login
 	loggedIn   time.Time
-	renewAt    time.Time
-	endAt      time.Time // of the token that ends first
-	retryAt    time.Time // no early renewal before
+	retryAt    time.Time // after a login that failed: no early renewal before
 	// attempts counts logins that ended, and lastErr is how the last one did.
 	attempts  uint64
 	lastErr   error
@@ -74,118 +76,149 @@ type session struct {
 
 // endpoint is where a region's AI service is.
 type endpoint struct {
-	base     string // scheme, host and /ai; empty when there is none
-	disabled string // why there is none
+	base     string    // scheme, host and /ai; empty when there is none
+	disabled string    // why there is none
+	asked    time.Time // when the platform said so
 }
 
 func newSession(p *Provider) *session {
 	return &session{p: p, turn: make(chan struct{}, 1), endpoints: map[string]endpoint{}}
 }
 
-// tokens returns the grants of the newest login and their generation. It logs
-// in when there is none, when the tokens are about to end, when their
-// generation is that of refused ones, or when the login is older than maxAge
-// (zero: any age will do).
-func (s *session) tokens(ctx context.Context, refused uint64, maxAge time.Duration) ([]grant, uint64, error) {
-	s.mu.Lock()
-	attempts := s.attempts
-	s.mu.Unlock()
-	if grants, generation, ok := s.usable(refused, maxAge); ok {
-		return grants, generation, nil
-	}
-	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
-	case <-ctx.Done():
-		return nil, 0, ctx.Err()
-	}
-	if grants, generation, ok := s.usable(refused, maxAge); ok {
-		return grants, generation, nil
-	}
-	s.mu.Lock()
-	tried, err := s.attempts != attempts, s.lastErr
-	s.mu.Unlock()
-	if tried && err != nil {
-		return nil, 0, err // that of the login for which this call waited
-	}
+// want says which tokens will do.
+type want struct {
+	region  string        // whose token has to be good; empty: none in particular
+	refused uint64        // a generation that the cloud no longer accepts; zero: none
+	maxAge  time.Duration // of the login; zero: any
+}
 
-	grants, lifetime, err := s.p.login(ctx)
+// holding is what a session has to offer for a want.
+type holding struct {
+	grants     []grant
+	generation uint64
+	good       bool // will do
+	due        bool // will do, but should be renewed
+	attempts   uint64
+	lastErr    error
+}
+
+func (s *session) look(w want) holding {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	h := holding{grants: s.grants, generation: s.generation, attempts: s.attempts, lastErr: s.lastErr}
+	h.good = s.generation != 0 && s.generation != w.refused && (w.maxAge == 0 || now.Sub(s.loggedIn) <= w.maxAge)
+	if g, ok := find(s.grants, w.region); ok && !g.token.IsZero() {
+		h.good = h.good && now.Before(s.loggedIn.Add(g.lifetime))
+		renew := s.loggedIn.Add(max(g.lifetime-g.lifetime/5, g.lifetime-renewBefore))
+		h.due = h.good && !now.Before(renew) && !now.Before(s.retryAt)
+	}
+	return h
+}
+
+func find(grants []grant, region string) (grant, bool) {
+	i := slices.IndexFunc(grants, func(g grant) bool { return g.id == region })
+	if i < 0 {
+		return grant{}, false
+	}
+	return grants[i], true
+}
+
+// tokens returns grants that will do, and their generation, logging in if need
+// be. Whoever waits for the login of another call shares how it ended, unless
+// that call's caller gave up: then it is the turn of the next one. A token that
+// still works is worth no waiting: it is renewed by one call, and used by the
+// others meanwhile, and by all of them if that fails.
+func (s *session) tokens(ctx context.Context, w want) ([]grant, uint64, error) {
+	before := s.look(w)
+	switch {
+	case before.due:
+		select {
+		case s.turn <- struct{}{}:
+		default:
+			return before.grants, before.generation, nil
+		}
+	case before.good:
+		return before.grants, before.generation, nil
+	default:
+		select {
+		case s.turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
+	defer func() { <-s.turn }()
+
+	have := s.look(w)
+	switch {
+	case have.good && !have.due:
+		return have.grants, have.generation, nil
+	case !have.good && have.attempts != before.attempts && have.lastErr != nil:
+		return nil, 0, have.lastErr
+	}
+	grants, err := s.p.login(ctx)
+	if err != nil && upstream.IsContext(err) {
+		return nil, 0, err
+	}
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.attempts++
+	s.lastErr = err
 	if err != nil {
-		if upstream.IsContext(err) {
-			return nil, 0, err // whoever waits tries by itself
-		}
-		s.attempts++
-		s.lastErr = err
-		if s.generation != 0 && s.generation != refused && maxAge == 0 && now.Before(s.endAt) {
-			s.retryAt = now.Add(renewRetry)
-			s.lastErr = nil
-			return s.grants, s.generation, nil
+		s.retryAt = now.Add(renewRetry)
+		if have.good {
+			return have.grants, have.generation, nil
 		}
 		return nil, 0, err
 	}
-	s.attempts++
-	s.lastErr = nil
 	s.generation++
-	s.grants, s.loggedIn = grants, now
-	s.endAt = now.Add(lifetime)
-	s.renewAt = now.Add(max(lifetime*4/5, lifetime-renewBefore))
+	s.grants, s.loggedIn, s.retryAt = grants, now, time.Time{}
+	maps.DeleteFunc(s.endpoints, func(region string, _ endpoint) bool {
+		_, ok := find(grants, region)
+		return !ok
+	})
 	return s.grants, s.generation, nil
 }
 
-// usable returns the tokens if a new login is not needed.
-func (s *session) usable(refused uint64, maxAge time.Duration) ([]grant, uint64, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	switch {
-	case s.generation == 0, s.generation == refused, !now.Before(s.endAt):
-		return nil, 0, false
-	case maxAge > 0 && now.Sub(s.loggedIn) > maxAge:
-		return nil, 0, false
-	case !now.Before(s.renewAt) && !now.Before(s.retryAt):
-		return nil, 0, false
-	}
-	return s.grants, s.generation, true
-}
+// Why a location is disabled.
+const (
+	noToken   = "the account is disabled in this region: the login gives no token for it"
+	noRegion  = "the account does not have this region: the login does not name it"
+	noService = "the region has no AI service"
+)
 
-// access is what a call to a region needs.
-type access struct {
-	base       string // scheme, host and /ai
-	token      upstream.Secret
-	generation uint64 // of the token; zero for one of the configuration
-}
-
-// access finds the token and the address of a region. refused is the generation
-// of a token that the cloud did not accept, or zero.
-func (s *session) access(ctx context.Context, region string, refused uint64) (access, error) {
-	grants, generation, err := s.tokens(ctx, refused, 0)
+// token returns the token of a region and its generation. refused is the
+// generation of one that the cloud did not accept, or zero. That a region has
+// no token is not believed of a login from long ago.
+func (s *session) token(ctx context.Context, op, region string, refused uint64) (upstream.Secret, uint64, error) {
+	grants, generation, err := s.tokens(ctx, want{region: region, refused: refused})
 	if err != nil {
-		return access{}, s.at(region, err)
+		return upstream.Secret{}, 0, at(region, err)
 	}
-	for _, g := range grants {
-		if g.id != region {
-			continue
+	g, ok := find(grants, region)
+	if !ok || g.token.IsZero() {
+		newer, newerGeneration, err := s.tokens(ctx, want{region: region, maxAge: rediscoverAfter})
+		if ctx.Err() != nil {
+			return upstream.Secret{}, 0, ctx.Err()
 		}
-		if g.token.IsZero() {
-			return access{}, s.p.disabled(region, noToken)
+		if err == nil { // else what is known stays true
+			generation = newerGeneration
+			g, ok = find(newer, region)
 		}
-		at, err := s.endpoint(ctx, g, generation, false)
-		if err != nil {
-			return access{}, err
-		}
-		if at.disabled != "" {
-			return access{}, s.p.disabled(region, at.disabled)
-		}
-		return access{base: at.base, token: g.token, generation: generation}, nil
 	}
-	return access{}, s.p.disabled(region, "the login gives no token for this region")
+	switch {
+	case !ok:
+		return upstream.Secret{}, 0, s.p.disabled(op, region, noRegion)
+	case g.token.IsZero():
+		return upstream.Secret{}, 0, s.p.disabled(op, region, noToken)
+	}
+	return g.token, generation, nil
 }
 
-// at is err as the error of a call about a region.
-func (s *session) at(region string, err error) error {
+// at is err as the error of a call about a region. It is a copy: several calls
+// may share the error of one login.
+func at(region string, err error) error {
 	if e, ok := errors.AsType[*upstream.Error](err); ok {
 		located := *e
 		located.Location = region
@@ -194,66 +227,109 @@ func (s *session) at(region string, err error) error {
 	return err
 }
 
-// Why a location is disabled.
-const (
-	noToken   = "the account is disabled in this region: the login gives no token for it"
-	noService = "the region has no AI service"
-)
-
-// endpoint returns where a region's AI service is, asking the platform when
-// that is not known, or when ask is set.
-func (s *session) endpoint(ctx context.Context, g grant, generation uint64, ask bool) (endpoint, error) {
+// base returns the address of a region's AI service. The platform is asked when
+// it is not known. That there is none is not believed for long.
+func (s *session) base(ctx context.Context, op, region string) (string, error) {
 	s.mu.Lock()
-	at, known := s.endpoints[g.id]
+	known, ok := s.endpoints[region]
 	s.mu.Unlock()
-	if known && !ask {
-		return at, nil
+	if !ok || known.disabled != "" && time.Since(known.asked) > rediscoverAfter {
+		asked, err := s.ask(ctx, region)
+		switch {
+		case err == nil:
+			known = asked
+		case !ok || ctx.Err() != nil || upstream.KindOf(err) == upstream.KindDisabled:
+			return "", err
+		} // else what is known stays true
 	}
-	at, stale, err := s.p.center(ctx, g)
-	if stale {
-		if grants, _, loginErr := s.tokens(ctx, generation, 0); loginErr == nil {
-			for _, renewed := range grants {
-				if renewed.id == g.id && !renewed.token.IsZero() {
-					at, _, err = s.p.center(ctx, renewed)
-				}
-			}
-		}
+	if known.disabled != "" {
+		return "", s.p.disabled(op, region, known.disabled)
 	}
+	return known.base, nil
+}
+
+// ask asks the platform where a region's AI service is, and keeps the answer.
+func (s *session) ask(ctx context.Context, region string) (endpoint, error) {
+	s.mu.Lock()
+	current := s.endpoints[region].base
+	s.mu.Unlock()
+	var found endpoint
+	err := s.p.withToken(ctx, opCenter, region, func(token upstream.Secret) (stale bool, err error) {
+		found, stale, err = s.p.center(ctx, region, token, current)
+		return stale, err
+	})
 	if err != nil {
 		return endpoint{}, err
 	}
 	s.mu.Lock()
-	s.endpoints[g.id] = at
+	s.endpoints[region] = found
 	s.mu.Unlock()
-	return at, nil
+	return found, nil
+}
+
+// forget has the platform asked again, as nothing is found at the address that
+// it gave.
+func (s *session) forget(region, base string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.endpoints[region].base == base {
+		delete(s.endpoints, region)
+	}
 }
 
 // locations are the regions of a fresh login, and what the platform says of
 // them now.
 func (s *session) locations(ctx context.Context) ([]upstream.Location, error) {
-	grants, generation, err := s.tokens(ctx, 0, rediscoverAfter)
+	grants, _, err := s.tokens(ctx, want{maxAge: rediscoverAfter})
 	if err != nil {
 		return nil, err
 	}
-	out := make([]upstream.Location, 0, len(grants))
-	for _, g := range grants {
-		location := upstream.Location{ID: g.id, DisplayName: g.name}
+	out := make([]upstream.Location, len(grants))
+	places := make(chan struct{}, s.p.cfg.MaxConcurrent) // held by whoever asks the platform
+	var wg sync.WaitGroup
+	for i, g := range grants {
+		out[i] = upstream.Location{ID: g.id, DisplayName: g.name}
 		if g.token.IsZero() {
-			location.Disabled = noToken
-		} else if at, err := s.endpoint(ctx, g, generation, true); err == nil {
-			location.Disabled = at.disabled
-		} else if ctx.Err() != nil {
-			return nil, ctx.Err()
-		} // else the region's own calls say what is wrong
-		out = append(out, location)
+			out[i].Disabled = noToken
+			continue
+		}
+		wg.Go(func() { // ends with its calls, which end with ctx
+			places <- struct{}{}
+			defer func() { <-places }()
+			out[i].Disabled = s.unusable(ctx, g.id)
+		})
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	return out, nil
 }
 
-// login gets the tokens of all regions. lifetime is that of the one that ends
-// first.
+// unusable asks the platform why a region cannot be used; the answer is empty
+// when it can. When the platform does not answer, what is known stays true, and
+// for the rest the region's own calls say what is wrong.
+func (s *session) unusable(ctx context.Context, region string) string {
+	release, err := s.p.slot(ctx, region)
+	if err != nil {
+		return ""
+	}
+	defer release()
+	found, err := s.ask(ctx, region)
+	if err != nil {
+		if e, ok := errors.AsType[*upstream.Error](err); ok && e.Kind == upstream.KindDisabled && e.Err != nil {
+			return e.Err.Error() // the token is gone since the login
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.endpoints[region].disabled
+	}
+	return found.disabled
+}
+
+// login gets the tokens of all regions.
 // API: https://www.scnet.cn/ac/openapi/doc/2.0/api/safecertification/get-user-tokens-aksk.html
-func (p *Provider) login(ctx context.Context) (grants []grant, lifetime time.Duration, err error) {
+func (p *Provider) login(ctx context.Context) (grants []grant, err error) {
 	timestamp := strconv.FormatInt(time.Now().Unix(), 10)
 	signature := sign(p.cfg.AccessKey.Reveal(), timestamp, p.cfg.User, p.cfg.SecretKey)
 	call := upstream.Call{
@@ -277,19 +353,43 @@ func (p *Provider) login(ctx context.Context) (grants []grant, lifetime time.Dur
 		now := serverTime(resp.Header)
 		a, err := open(resp)
 		if err != nil {
-			if e, ok := errors.AsType[*upstream.Error](err); ok && e.Kind == upstream.KindDenied {
-				if skew := time.Since(now).Round(time.Second); skew.Abs() > maxSkew {
+			if e, ok := errors.AsType[*upstream.Error](err); ok {
+				// What is sent is the configured account, so that is what a
+				// code about arguments means.
+				if e.Kind == upstream.KindInvalid && !bare(e) {
+					e.Kind = upstream.KindDenied
+				}
+				impersonal(e)
+				if skew := time.Since(now).Round(time.Second); e.Kind == upstream.KindDenied && skew.Abs() > maxSkew {
 					e.Err = fmt.Errorf("the clock here differs from the cloud's by %v", skew)
 				}
 			}
 			return err
 		}
-		grants, lifetime, err = a.grants(now)
+		grants, err = a.grants(now)
 		return err
 	}
 	err = p.client.Do(ctx, call)
-	return grants, lifetime, err
+	return grants, err
 }
+
+// impersonal corrects the kind of an error of a call into which nothing of a
+// caller goes: it cannot mean a notebook or an argument of theirs. What a bare
+// HTTP status says is that the call is not there.
+func impersonal(e *upstream.Error) {
+	switch e.Kind {
+	case upstream.KindInvalid, upstream.KindNotFound, upstream.KindConflict:
+		e.Kind = upstream.KindRejected
+		if bare(e) {
+			e.Kind = upstream.KindBadResponse
+		}
+	default:
+	}
+}
+
+// bare reports whether an error's code is an HTTP status, for want of a code of
+// the cloud.
+func bare(e *upstream.Error) bool { return strings.HasPrefix(e.Code, "HTTP ") }
 
 // maxSkew is how far apart two clocks may be without being worth a word.
 const maxSkew = 30 * time.Second
@@ -303,16 +403,15 @@ func serverTime(h http.Header) time.Time {
 }
 
 // grants reads the answer of a login that was made at now by the cloud's clock.
-func (a answer) grants(now time.Time) ([]grant, time.Duration, error) {
+func (a answer) grants(now time.Time) ([]grant, error) {
 	var entries []struct {
 		ClusterID   upstream.Text `json:"clusterId"`
 		ClusterName upstream.Text `json:"clusterName"`
 		Token       upstream.Text `json:"token"`
 	}
 	if json.Unmarshal(a.data, &entries) != nil || len(entries) == 0 {
-		return nil, 0, bad("the answer has no list of tokens")
+		return nil, bad("the answer has no list of tokens")
 	}
-	lifetime := fallbackLifetime
 	var out []grant
 	seen := map[upstream.Text]bool{}
 	for _, e := range entries {
@@ -322,16 +421,21 @@ func (a answer) grants(now time.Time) ([]grant, time.Duration, error) {
 		}
 		seen[e.ClusterID] = true
 		if !headerSafe(string(e.Token)) {
-			return nil, 0, bad("a token has characters that no header can carry")
+			return nil, bad("a token has characters that no header can carry")
 		}
-		out = append(out, grant{id: string(e.ClusterID), name: string(e.ClusterName), token: upstream.NewSecret(string(e.Token))})
+		lifetime := fallbackLifetime
 		if end, ok := expiry(string(e.Token)); ok {
+			// A token that has ended already says nothing that can be used: the
+			// cloud itself will say when it does not take it.
 			if left := end.Sub(now); left > 0 {
-				lifetime = min(lifetime, left)
+				lifetime = left
 			}
 		}
+		out = append(out, grant{
+			id: string(e.ClusterID), name: string(e.ClusterName), token: upstream.NewSecret(string(e.Token)), lifetime: lifetime,
+		})
 	}
-	return out, lifetime, nil
+	return out, nil
 }
 
 func headerSafe(s string) bool {
@@ -362,26 +466,32 @@ func expiry(token string) (time.Time, bool) {
 	return time.UnixMilli(ms), true
 }
 
-// center asks the platform where a region's AI service is. stale says that the
-// token was refused.
+// center asks the platform where a region's AI service is. current is the
+// address that is in use, if any. stale says that the token was refused.
 // API: https://www.scnet.cn/ac/openapi/doc/2.0/api/safecertification/get-center-info.html
-func (p *Provider) center(ctx context.Context, g grant) (at endpoint, stale bool, err error) {
-	call := p.call(opCenter, g.id, p.cfg.PlatformEndpoint+"/ac/openapi/v2/center", g.token)
+func (p *Provider) center(ctx context.Context, region string, token upstream.Secret, current string) (found endpoint, stale bool, err error) {
+	call := p.call(opCenter, region, p.cfg.PlatformEndpoint+"/ac/openapi/v2/center", token)
 	call.Scope, call.Class = "platform", upstream.ClassLogin
 	call.Decode = func(resp upstream.Response) error {
 		a, err := open(resp)
 		if stale = a.stale; err != nil {
+			if e, ok := errors.AsType[*upstream.Error](err); ok {
+				impersonal(e)
+			}
 			return err
 		}
-		at, err = a.endpoint()
+		found, err = a.endpoint(current)
+		found.asked = time.Now()
 		return err
 	}
 	err = p.client.Do(ctx, call)
-	return at, stale, err
+	return found, stale, err
 }
 
-// endpoint reads the answer of center: the first AI URL that is not disabled.
-func (a answer) endpoint() (endpoint, error) {
+// endpoint reads the answer of center: the current AI address if it still
+// stands, as those of one region do not always agree with each other, else the
+// first one that is not disabled.
+func (a answer) endpoint(current string) (endpoint, error) {
 	var data struct {
 		AIURLs json.RawMessage `json:"aiUrls"`
 	}
@@ -395,14 +505,20 @@ func (a answer) endpoint() (endpoint, error) {
 	if data.AIURLs != nil && json.Unmarshal(data.AIURLs, &urls) != nil {
 		return endpoint{}, bad("aiUrls cannot be read")
 	}
+	chosen := ""
 	for _, u := range urls {
-		base := strings.TrimSpace(string(u.URL))
-		if (u.Enable != "" && !strings.EqualFold(string(u.Enable), "true")) || upstream.EndpointProblem(base) != "" {
+		raw := strings.TrimSpace(string(u.URL))
+		if (u.Enable != "" && !strings.EqualFold(string(u.Enable), "true")) || upstream.EndpointProblem(raw) != "" {
 			continue
 		}
-		return endpoint{base: aiBase(base)}, nil
+		if base := aiBase(raw); chosen == "" || base == current {
+			chosen = base
+		}
 	}
-	return endpoint{disabled: noService}, nil
+	if chosen == "" {
+		return endpoint{disabled: noService}, nil
+	}
+	return endpoint{base: chosen}, nil
 }
 
 // aiBase is the address of a region's AI service, which is given with and

@@ -108,6 +108,8 @@ func (c Config) Validate() error {
 		}
 		if c.User == "" {
 			problem("user: needed, unless regions are given")
+		} else if strings.TrimSpace(c.User) != c.User {
+			problem("user: has white space around it, which no header keeps")
 		} else if strings.ContainsFunc(c.User, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			problem("user: has control characters")
 		}
@@ -194,6 +196,7 @@ const (
 	opLogin       = "login"
 	opCenter      = "center"
 	opList        = "list"
+	opFind        = "find"
 	opChangeImage = "change_image"
 )
 
@@ -201,11 +204,14 @@ const (
 	// pageSize is the largest page that is asked for; the cloud documents no
 	// bound.
 	pageSize = 100
-	// smallestCap is what a cloud could cap pages at so that they still overlap;
-	// shorter pages are the end of the list.
-	smallestCap = 2 * upstream.PagerOverlap
+	// smallestCap is below what a cloud may cap pages at: pages of more rows can
+	// always be laid so that they overlap and show something new.
+	smallestCap = 16
 	// maxPages bounds the requests of one listing.
 	maxPages = 1500
+	// noList is the number of rows of an answer that says success and has null
+	// where the list should be.
+	noList = -1
 )
 
 // List implements upstream.Provider: all notebooks of a region, ordered by id.
@@ -217,15 +223,32 @@ const (
 func (p *Provider) List(ctx context.Context, region string) ([]upstream.Notebook, error) {
 	found := map[string]upstream.Notebook{}
 	pages := &upstream.Pager{Limit: pageSize, MaxPages: p.maxPages}
-	largest := pageSize
+	largest, end := pageSize, 0 // end is where the last page ended, if that joined the others
 	for !pages.Done() {
-		n, size := window(pages.Offset(), largest)
+		offset := pages.Offset()
+		n, size := window(offset, largest)
+		for n*size <= end { // no page overlaps that far and shows something new
+			offset = (offset + end + 1) / 2
+			n, size = window(offset, largest)
+		}
 		rows, total, err := p.listPage(ctx, region, n, size, found, pages)
 		if err != nil {
 			return nil, err
 		}
-		if n == 1 && rows < size && total > rows {
+		if rows == noList && len(found) == 0 {
+			return nil, nil
+		}
+		start := (n - 1) * size
+		if end = 0; pages.Offset() > start {
+			end = start + rows
+		}
+		if n > 1 || rows >= size || total <= rows {
+			continue
+		}
+		if rows > smallestCap {
 			largest = rows // the cloud gives no larger page
+		} else if err := p.listEnd(ctx, region, rows, found); err != nil {
+			return nil, err
 		}
 	}
 	out := make([]upstream.Notebook, 0, len(found))
@@ -238,21 +261,15 @@ func (p *Provider) List(ctx context.Context, region string) ([]upstream.Notebook
 
 // window is a page that starts at offset or a little before it, in a cloud that
 // counts pages instead of rows. Of the sizes up to largest it takes the one
-// that fits best.
+// that reaches furthest.
 func window(offset, largest int) (page, size int) {
-	if offset < largest/2 {
-		return 1, largest
-	}
-	size = min(largest, offset)
-	for s := size; s > largest/2; s-- {
-		if offset%s < offset%size {
-			size = s
-		}
-		if offset%size == 0 {
-			break
+	reach := 0
+	for s := largest; s > largest/2; s-- {
+		if r := s - offset%s; r > reach {
+			reach, page, size = r, offset/s+1, s
 		}
 	}
-	return offset/size + 1, size
+	return page, size
 }
 
 // listPage reads a page into found and tells pages of it.
@@ -261,32 +278,136 @@ func (p *Provider) listPage(
 	ctx context.Context, region string, n, size int, found map[string]upstream.Notebook, pages *upstream.Pager,
 ) (rows, total int, err error) {
 	query := url.Values{"page": {strconv.Itoa(n)}, "size": {strconv.Itoa(size)}}
-	err = p.read(ctx, opList, region, "/openapi/v2/notebook/list", query, func(a answer) error {
-		page, err := a.page(p.cfg.StrictEnvelope)
+	err = p.read(ctx, opList, region, "/notebook/list", query, func(a answer, err error) error {
 		if err != nil {
 			return err
 		}
-		now, before := time.Now(), len(found)
-		ids := make([]string, len(page.rows))
-		for i, row := range page.rows {
-			nb, ok := decodeNotebook(row, p.zone, now)
-			if !ok {
-				return bad("a record of the list has no id")
-			}
+		notebooks, count, err := p.notebooks(a)
+		if err != nil {
+			return err
+		}
+		before := len(found)
+		ids := make([]string, len(notebooks))
+		for i, nb := range notebooks {
 			ids[i], found[nb.ID] = nb.ID, nb
 		}
-		rows, total = len(ids), page.total
+		if rows, total = len(ids), count; notebooks == nil {
+			rows = noList
+		}
+		if total < rows {
+			total = -1 // whatever it counts, it is not the notebooks
+		}
+		if n == 1 && rows == 0 && total > 0 {
+			return bad("the list shows none of the notebooks that it counts")
+		}
 		// A page that is not full is the last, but for the first one, which may
 		// be short because the cloud gives no larger ones. The total counts what
-		// is there now, so that it proves nothing once pages were put together.
+		// is there now, so that it proves nothing once pages were put together,
+		// nor when it is that of a full page.
 		known := total >= 0 && len(found) >= total
-		last := rows <= smallestCap || rows < size && (n > 1 || total < 0) || known && (n == 1 || len(found) == before)
+		last := rows < size && (n > 1 || total < 0 || rows <= smallestCap) || known && (n == 1 && rows != size || len(found) == before)
 		if problem := pages.Take((n-1)*size, ids, last); problem != "" {
 			return bad(problem)
 		}
 		return nil
 	})
 	return rows, total, err
+}
+
+// listEnd makes sure that a first page of few rows is the whole list although
+// its total says otherwise: it reads the next page of the same size, which must
+// have nothing new. Pages that small do not overlap, so that a list cannot be
+// put together from them.
+func (p *Provider) listEnd(ctx context.Context, region string, rows int, found map[string]upstream.Notebook) error {
+	query := url.Values{"page": {"2"}, "size": {strconv.Itoa(rows)}}
+	return p.read(ctx, opList, region, "/notebook/list", query, func(a answer, err error) error {
+		if err != nil {
+			return err
+		}
+		notebooks, _, err := p.notebooks(a)
+		if err != nil {
+			return err
+		}
+		for _, nb := range notebooks {
+			if _, ok := found[nb.ID]; !ok {
+				return bad("the pages of the list are too small")
+			}
+		}
+		return nil
+	})
+}
+
+// notebooks reads a page of the list, and how many there are in all: -1 when
+// the answer does not say.
+func (p *Provider) notebooks(a answer) ([]upstream.Notebook, int, error) {
+	page, err := a.page(p.cfg.StrictEnvelope)
+	if err != nil {
+		return nil, 0, err
+	}
+	if page.rows == nil && page.total < 0 {
+		return nil, page.total, nil // no list at all
+	}
+	now := time.Now()
+	notebooks := make([]upstream.Notebook, len(page.rows))
+	for i, row := range page.rows {
+		var ok bool
+		if notebooks[i], ok = decodeNotebook(row, p.zone, now); !ok {
+			return nil, 0, bad("a record of the list has no id")
+		}
+	}
+	return notebooks, page.total, nil
+}
+
+// Find reads one notebook of a region. That the cloud does not show it is a
+// KindNotFound.
+//
+// The cloud documents no answer for a notebook that is not there, so several
+// are taken for one: success without a notebook, code 816822, and the codes
+// 10004 (parameter invalid) and 10001. The last of them is that of any internal
+// error too. So KindNotFound is no proof by itself that a notebook is gone: it
+// is one together with a complete listing that has left it out.
+// API: GET /ai/openapi/v2/notebook/detail, of which there is no public page.
+func (p *Provider) Find(ctx context.Context, region, id string) (upstream.Notebook, error) {
+	if !upstream.UsableID(id) {
+		return upstream.Notebook{}, p.refuse(opFind, region, "the notebook is missing")
+	}
+	var found upstream.Notebook
+	err := p.read(ctx, opFind, region, "/notebook/detail", url.Values{"notebookId": {id}}, func(a answer, err error) error {
+		if err != nil {
+			return notShown(a, err)
+		}
+		if a.empty() {
+			return &upstream.Error{Kind: upstream.KindNotFound, Err: errNotShown}
+		}
+		n, ok := decodeNotebook(a.data, p.zone, time.Now())
+		switch {
+		case !ok:
+			return bad("the record has no id")
+		case n.ID != id:
+			return bad("the answer shows another notebook")
+		}
+		found = n
+		return nil
+	})
+	return found, err
+}
+
+var errNotShown = errors.New("the cloud does not show the notebook")
+
+// notShown makes the answers that stand for a missing notebook a KindNotFound.
+// With the HTTP status of a server that fails, a code keeps its own meaning.
+func notShown(a answer, err error) error {
+	e, ok := errors.AsType[*upstream.Error](err)
+	if !ok || a.status >= http.StatusInternalServerError {
+		return err
+	}
+	switch {
+	case e.Kind == upstream.KindFault && e.Code == "10001",
+		e.Kind == upstream.KindInvalid && e.Code == "10004",
+		e.Kind == upstream.KindNotFound && e.Code == "816822":
+		e.Kind, e.Err = upstream.KindNotFound, errNotShown
+	}
+	return e
 }
 
 // ChangeImage implements upstream.Provider: the cloud has no such call.
@@ -298,47 +419,82 @@ func (p *Provider) ChangeImage(_ context.Context, req upstream.ImageRequest) (up
 }
 
 // read makes one call to a region's AI service; two if the token was refused
-// and a login gives another one.
-func (p *Provider) read(ctx context.Context, op, region, path string, query url.Values, decode func(answer) error) error {
-	at, err := p.access(ctx, region, 0)
-	if err != nil {
-		return err
+// and a login gives another one. decode gets the answer, or what is wrong with
+// it.
+func (p *Provider) read(ctx context.Context, op, region, path string, query url.Values, decode func(answer, error) error) error {
+	if _, ok := p.configured(region); !ok && p.session == nil {
+		return p.refuse(op, region, "the region is not configured")
 	}
 	release, err := p.slot(ctx, region)
 	if err != nil {
 		return err
 	}
 	defer release()
-	stale, err := p.readOnce(ctx, op, region, path, query, at, decode)
-	if !stale || p.session == nil {
+	base, err := p.base(ctx, op, region)
+	if err != nil {
 		return err
 	}
-	if at, err = p.access(ctx, region, at.generation); err != nil {
+	target := base + "/openapi/v2" + path + "?" + query.Encode()
+	return p.withToken(ctx, op, region, func(token upstream.Secret) (stale bool, err error) {
+		call := p.call(op, region, target, token)
+		call.Class = upstream.ClassRead
+		missing := false
+		call.Decode = func(resp upstream.Response) error {
+			a, err := open(resp)
+			stale = a.stale
+			// A gateway without an AI service knows none of its paths.
+			if e, ok := errors.AsType[*upstream.Error](err); ok && resp.Status == http.StatusNotFound && !documented(e.Code) {
+				missing = true
+				e.Kind, e.Err = upstream.KindDisabled, errors.New(noService)
+			}
+			return decode(a, err)
+		}
+		err = p.client.Do(ctx, call)
+		if missing && p.session != nil {
+			p.session.forget(region, base)
+		}
+		return stale, err
+	})
+}
+
+// withToken makes a call with a region's token, and makes it again with a new
+// one if the cloud no longer takes the first.
+func (p *Provider) withToken(ctx context.Context, op, region string, call func(upstream.Secret) (stale bool, err error)) error {
+	if p.session == nil {
+		r, _ := p.configured(region)
+		_, err := call(r.Token)
 		return err
 	}
-	_, err = p.readOnce(ctx, op, region, path, query, at, decode)
+	token, generation, err := p.session.token(ctx, op, region, 0)
+	if err != nil {
+		return err
+	}
+	stale, err := call(token)
+	if !stale {
+		return err
+	}
+	if token, _, err = p.session.token(ctx, op, region, generation); err != nil {
+		return err
+	}
+	_, err = call(token)
 	return err
 }
 
-// readOnce makes one call. stale says that the token was refused.
-func (p *Provider) readOnce(
-	ctx context.Context, op, region, path string, query url.Values, at access, decode func(answer) error,
-) (stale bool, err error) {
-	call := p.call(op, region, at.base+path+"?"+query.Encode(), at.token)
-	call.Class = upstream.ClassRead
-	call.Decode = func(resp upstream.Response) error {
-		a, err := open(resp)
-		if stale = a.stale; err != nil {
-			// A gateway without an AI service knows none of its paths.
-			if e, ok := errors.AsType[*upstream.Error](err); ok && e.Kind == upstream.KindNotFound && resp.Status == http.StatusNotFound {
-				e.Kind, e.Err = upstream.KindDisabled, errors.New(noService)
-			}
-			return err
-		}
-		return decode(a)
+// base is the address of a region's AI service.
+func (p *Provider) base(ctx context.Context, op, region string) (string, error) {
+	if p.session != nil {
+		return p.session.base(ctx, op, region)
 	}
-	err = p.client.Do(ctx, call)
-	return stale, err
+	r, _ := p.configured(region)
+	return aiBase(r.Endpoint), nil
+}
+
+func (p *Provider) configured(region string) (Region, bool) {
+	i := slices.IndexFunc(p.cfg.Regions, func(r Region) bool { return r.ID == region })
+	if i < 0 {
+		return Region{}, false
+	}
+	return p.cfg.Regions[i], true
 }
 
 // call prepares a GET with a token.
@@ -358,24 +514,14 @@ func (p *Provider) call(op, region, target string, token upstream.Secret) upstre
 	}
 }
 
-// access finds the token and the address of a region.
-func (p *Provider) access(ctx context.Context, region string, refused uint64) (access, error) {
-	if p.session != nil {
-		return p.session.access(ctx, region, refused)
-	}
-	for _, r := range p.cfg.Regions {
-		if r.ID == region {
-			return access{base: aiBase(r.Endpoint), token: r.Token}, nil
-		}
-	}
-	return access{}, &upstream.Error{
-		Cloud: p.client.Cloud(), Location: region, Op: opList, Kind: upstream.KindInvalid, Err: errors.New("the region is not configured"),
-	}
+// refuse is the error for a call that is not made.
+func (p *Provider) refuse(op, region, why string) error {
+	return &upstream.Error{Cloud: p.client.Cloud(), Location: region, Op: op, Kind: upstream.KindInvalid, Err: errors.New(why)}
 }
 
 // disabled is the error for a region that the account cannot use.
-func (p *Provider) disabled(region, why string) error {
-	return &upstream.Error{Cloud: p.client.Cloud(), Location: region, Op: opList, Kind: upstream.KindDisabled, Err: errors.New(why)}
+func (p *Provider) disabled(op, region, why string) error {
+	return &upstream.Error{Cloud: p.client.Cloud(), Location: region, Op: op, Kind: upstream.KindDisabled, Err: errors.New(why)}
 }
 
 // slot waits until a call to the region may be made; release ends it.

@@ -25,7 +25,8 @@ type envelope struct {
 
 // answer is an answer, read as far as its envelope.
 type answer struct {
-	data json.RawMessage
+	status int // of HTTP
+	data   json.RawMessage
 	// stale says that the token was refused and that another may not be.
 	stale bool
 }
@@ -40,11 +41,11 @@ func bad(what string) *upstream.Error {
 // an *upstream.Error. The envelope is looked for on any HTTP status.
 func open(resp upstream.Response) (answer, error) {
 	var env envelope
-	var a answer
+	a := answer{status: resp.Status}
 	if err := json.Unmarshal(resp.Body, &env); err != nil {
 		e := upstream.HTTPError(resp)
 		e.Err = errors.New("the answer is no JSON object")
-		a.stale = e.Kind == upstream.KindDenied
+		a.stale = refused(resp.Status)
 		return a, e
 	}
 	e := upstream.HTTPError(resp)
@@ -57,8 +58,7 @@ func open(resp upstream.Response) (answer, error) {
 		a.data = bytes.TrimSpace(env.Data)
 		return a, nil
 	}
-	_, documented := kinds[string(env.Code)]
-	a.stale = e.Code == codeToken || e.Kind == upstream.KindDenied && !documented
+	a.stale = e.Code == codeToken && e.Kind == upstream.KindDenied || refused(resp.Status)
 	e.Message = string(env.Msg)
 	if e.Message == "" {
 		e.Message = string(env.Message)
@@ -98,22 +98,56 @@ var kinds = map[string]upstream.Kind{
 	"911021": upstream.KindConflict, // file exists
 }
 
-// kindOf classifies a code other than 0. A code that nobody documents leaves
-// the word to an HTTP status that is clear by itself.
+func documented(code string) bool {
+	_, ok := kinds[code]
+	return ok
+}
+
+// refused reports whether an HTTP status says that the token was not accepted.
+func refused(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
+}
+
+// kindOf classifies a code other than 0. A status that speaks of the caller
+// stands above any code; another status that is clear by itself has the word
+// only where nobody documents the code.
 func kindOf(code string, status int) upstream.Kind {
 	kind, known := kinds[code]
 	switch {
 	case status == http.StatusTooManyRequests:
 		return upstream.KindThrottled
+	case refused(status):
+		return upstream.KindDenied
 	case known:
 		return kind
 	case status >= 500:
 		return upstream.KindUnavailable
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return upstream.KindDenied
+	case status == http.StatusNotFound:
+		return upstream.KindNotFound
 	default:
 		return upstream.KindRejected
 	}
+}
+
+// empty reports whether an answer has no data, or nothing but nulls.
+func (a answer) empty() bool {
+	if len(a.data) == 0 || string(a.data) == "null" {
+		return true
+	}
+	var list []json.RawMessage
+	if json.Unmarshal(a.data, &list) == nil {
+		return len(list) == 0
+	}
+	var object map[string]json.RawMessage
+	if json.Unmarshal(a.data, &object) != nil {
+		return string(a.data) == `""`
+	}
+	for _, value := range object {
+		if string(value) != "null" {
+			return false
+		}
+	}
+	return true
 }
 
 // page is one page of the list of notebooks.
@@ -172,7 +206,7 @@ func (a answer) page(strict bool) (page, error) {
 }
 
 // notebook is the cloud's record. The README tables where each field goes;
-// fields that are not here are ignored. The ssh password is one of them.
+// fields that are not here are ignored.
 type notebook struct {
 	ID                upstream.Text `json:"id"`
 	NotebookName      upstream.Text `json:"notebookName"`
@@ -197,6 +231,7 @@ type notebook struct {
 	ServiceIP         upstream.Text `json:"serviceIp"`
 	ServiceURL        upstream.Text `json:"serviceUrl"`
 	SSHURL            upstream.Text `json:"sshUrl"`
+	SSHPassword       upstream.Text `json:"sshPassword"` // read only to be taken out
 	CustomizePort     upstream.Text `json:"customizePort"`
 	CustomsizePort    upstream.Text `json:"customsizePort"` // the spelling in the vendor's table
 	ErrorMessage      upstream.Text `json:"errorMessage"`
@@ -231,12 +266,14 @@ func decodeNotebook(raw json.RawMessage, zone *time.Location, now time.Time) (up
 	if json.Unmarshal(raw, &w) != nil || !upstream.UsableID(string(w.ID)) {
 		return upstream.Notebook{}, false
 	}
+	// What people and programs wrote may repeat the ssh password.
+	safe := func(text string) string { return without(w.SSHPassword, text) }
 	n := upstream.Notebook{
 		ID:           string(w.ID),
 		DisplayName:  string(w.NotebookName),
 		State:        states[w.NotebookStatus],
 		CloudState:   string(w.NotebookStatus),
-		StateMessage: first(w.ErrorMessage, w.Message),
+		StateMessage: safe(first(w.ErrorMessage, w.Message)),
 		Image: upstream.Image{
 			URI:         first(w.ImagePath, w.IamgePath),
 			DisplayName: string(w.ImageName),
@@ -258,8 +295,8 @@ func decodeNotebook(raw json.RawMessage, zone *time.Location, now time.Time) (up
 		UpdateTime:    upstream.ParseTime(string(w.UpdateTime), zone),
 		Endpoints: upstream.Endpoints{
 			ServiceIP:  string(w.ServiceIP),
-			ServiceURL: upstream.CleanURL(string(w.ServiceURL)),
-			SSHURL:     upstream.CleanURL(string(w.SSHURL)),
+			ServiceURL: safe(upstream.CleanURL(string(w.ServiceURL))),
+			SSHURL:     safe(upstream.CleanURL(string(w.SSHURL))),
 			CustomPort: int32(whole(first(w.CustomizePort, w.CustomsizePort), math.MaxUint16)), //nolint:gosec // bounded
 		},
 	}
@@ -279,7 +316,7 @@ func decodeNotebook(raw json.RawMessage, zone *time.Location, now time.Time) (up
 		n.Attributes[name] = string(value)
 	}
 	if w.ErrorMessage != "" {
-		keep("message", w.Message)
+		keep("message", upstream.Text(safe(string(w.Message))))
 	}
 	keep("startType", w.StartType)
 	keep("maxTimeout", w.MaxTimeout)
@@ -288,8 +325,24 @@ func decodeNotebook(raw json.RawMessage, zone *time.Location, now time.Time) (up
 	keep("containerId", w.ContainerID)
 	keep("containerType", w.ContainerType)
 	keep("node", w.Node)
-	keep("command", w.Command)
+	keep("command", upstream.Text(safe(string(w.Command))))
 	return n, true
+}
+
+// shortestPassword is the length in bytes from which on a password is looked
+// for in other fields. A shorter one is too likely to be there by chance.
+const shortestPassword = 6
+
+// without takes a password out of a text, at worst with the rest of the text.
+func without(password upstream.Text, text string) string {
+	if len(password) < shortestPassword {
+		return text
+	}
+	text = strings.ReplaceAll(text, string(password), upstream.Secret{}.String())
+	if strings.Contains(text, string(password)) {
+		return ""
+	}
+	return text
 }
 
 func first(a, b upstream.Text) string {
