@@ -10,8 +10,6 @@ GO ?= go
 BIN := bin
 BUF := $(GO) tool -modfile=tools/go.mod buf
 LINT := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
-# The state of the contract that `buf breaking` compares with.
-BREAKING_AGAINST ?= main
 
 .PHONY: help
 help: ## List the targets.
@@ -77,10 +75,7 @@ check: third-party ## Check format, vet, lint, the contract, and that generated 
 	@echo "== buf"
 	$(BUF) format --diff --exit-code proto
 	$(BUF) lint
-	@if git rev-parse --verify --quiet $(BREAKING_AGAINST) >/dev/null; then \
-		echo "$(BUF) breaking proto against $(BREAKING_AGAINST)"; \
-		$(BUF) breaking proto --against ".git#ref=$(BREAKING_AGAINST),subdir=proto" --config buf.yaml; \
-	else echo "no $(BREAKING_AGAINST) to compare the contract with"; fi
+	@./internal/tools/check-breaking.sh
 	@echo "== generated code"
 	@./internal/tools/check-generated.sh
 
