@@ -12,7 +12,6 @@ package inventory
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -111,6 +110,11 @@ func New(cfg Config) *Inventory {
 		source.Poll = source.Poll.withDefaults()
 		inv.sources[source.Name] = source
 		inv.store.updateCloud(source.Name, func(c *Cloud) { c.Kind, c.source = source.Kind, source })
+		if source.Client != nil {
+			source.Client.OnBreaker(func(scope string, class upstream.Class) {
+				inv.store.touchLocations(func(l *Location) bool { return l.Cloud == source.Name && l.guardedBy(scope, class) })
+			})
+		}
 	}
 	inv.unready.Store(int64(len(cfg.Sources)))
 	return inv
@@ -314,15 +318,55 @@ func retryAfter(err error) time.Duration {
 }
 
 // Refresh polls a location now and returns when a poll that began after the
-// call has ended and is shown. Calls that wait at the same time share a poll.
+// call has ended and is shown. Calls that wait at the same time share a poll. It
+// is for what follows a change: the location is polled fast for a while.
 func (inv *Inventory) Refresh(ctx context.Context, location string) error {
-	inv.mu.Lock()
-	p, ok := inv.pollers[location]
-	inv.mu.Unlock()
-	if !ok {
-		return fmt.Errorf("location %s is not polled", location)
+	p, err := inv.poller(location)
+	if err != nil {
+		return err
 	}
-	return p.refresh(ctx)
+	return p.refresh(ctx, true)
+}
+
+// Freshen makes sure that a location was read completely within maxAge before
+// the call, or later: it polls the location if that is not so, within the call
+// budget and at most once a second whoever asks. What a broken connection or a
+// fault of the cloud spoilt is tried once more. The error is that of the last
+// attempt.
+func (inv *Inventory) Freshen(ctx context.Context, location string, maxAge time.Duration) error {
+	wanted := time.Now().Add(-maxAge)
+	if l, ok := inv.Snapshot().Location(location); ok && maxAge > 0 && !l.LastSuccess.Before(wanted) {
+		return nil
+	}
+	p, err := inv.poller(location)
+	if err != nil {
+		return err
+	}
+	err = p.refresh(ctx, false)
+	if err == nil || upstream.IsContext(err) || !upstream.KindOf(err).TripsBreaker() {
+		return err
+	}
+	timer := time.NewTimer(jitter(freshenRetry))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return p.refresh(ctx, false)
+	case <-ctx.Done():
+		return err
+	}
+}
+
+// freshenRetry is the pause before a forced read is tried once more.
+const freshenRetry = 300 * time.Millisecond
+
+func (inv *Inventory) poller(location string) (*poller, error) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	p, ok := inv.pollers[location]
+	if !ok {
+		return nil, errNotPolled
+	}
+	return p, nil
 }
 
 // demand knows whether anybody is interested, which sets the poll interval.

@@ -47,11 +47,16 @@ func (l *Location) Breakers() []upstream.BreakerStatus {
 	}
 	var out []upstream.BreakerStatus
 	for _, b := range l.client.Breakers() {
-		if b.Scope == l.ID || b.Class == upstream.ClassLogin {
+		if l.guardedBy(b.Scope, b.Class) {
 			out = append(out, b)
 		}
 	}
 	return out
+}
+
+// guardedBy reports whether a breaker guards calls of the location.
+func (l *Location) guardedBy(scope string, class upstream.Class) bool {
+	return scope == l.ID || class == upstream.ClassLogin
 }
 
 // Stale reports whether the location's rows are older than they should be.
@@ -59,8 +64,11 @@ func (l *Location) Stale(now time.Time) bool {
 	if l.State != notebookv1.Location_STATE_LIVE {
 		return true
 	}
-	return l.Interval > 0 && now.Sub(l.LastSuccess) > 2*l.Interval+staleSlack
+	return l.Interval > 0 && now.Sub(l.LastSuccess) > l.maxAge()
 }
+
+// maxAge is how old the rows of a location that is read well may become.
+func (l *Location) maxAge() time.Duration { return 2*l.Interval + staleSlack }
 
 // staleSlack is the time that a poll itself may take.
 const staleSlack = 10 * time.Second

@@ -34,6 +34,9 @@ const (
 	// The same when the listing has become empty, which is the mark of a cloud
 	// that lost its database rather than of a user who deleted everything.
 	missingEmptyListings = 3
+	// forcedApart is the least time between the starts of two polls of which the
+	// second was asked for by a caller who wants fresh rows.
+	forcedApart = time.Second
 	// maxFinds bounds how many missing rows of one poll the cloud is asked for
 	// one by one; the others wait for the next listing.
 	maxFinds = 8
@@ -51,9 +54,11 @@ type poller struct {
 	fastUntil  time.Time
 	transition bool
 	firstDone  bool
+	cost       uint64 // calls of the last poll that read the whole location
 
-	mu      sync.Mutex
-	waiters []chan error // guarded by mu; each has room for its one answer
+	mu      sync.Mutex   // guards waiters and changed
+	waiters []chan error // each has room for its one answer
+	changed bool         // somebody asks because of a change
 	// poke wakes run. It has room for one, since one poll serves all waiters.
 	poke chan struct{}
 }
@@ -70,7 +75,8 @@ func (inv *Inventory) newPoller(source Source, location string) *poller {
 	return p
 }
 
-var errStopped = errors.New("location is no longer polled")
+// errNotPolled says that a location is not, or no longer, polled.
+var errNotPolled = &upstream.Error{Op: "list", Kind: upstream.KindDisabled, Err: errors.New("the location is not polled")}
 
 // run polls until ctx ends.
 func (p *poller) run(ctx context.Context) {
@@ -80,7 +86,7 @@ func (p *poller) run(ctx context.Context) {
 			delete(p.inv.pollers, p.name)
 		}
 		p.inv.mu.Unlock()
-		p.answer(p.takeWaiters(), errStopped)
+		p.answer(p.takeWaiters(), errNotPolled)
 		p.first()
 	}()
 	for {
@@ -108,31 +114,56 @@ func (p *poller) first() {
 
 // wait returns when the next poll is due: true, or false when ctx has ended.
 func (p *poller) wait(ctx context.Context, started time.Time, err error) bool {
+	factor := spread() // one draw for each poll, whatever the interval becomes
 	for {
 		present, arrived := p.inv.demand.state()
 		interval := p.interval(present, err)
-		due := started.Add(jitter(interval))
+		due := started.Add(scale(interval, factor))
 		if retry := retryAfter(err); retry > 0 {
-			due = later(due, time.Now().Add(retry))
+			due = later(due, time.Now().Add(retry+time.Millisecond)) // what ends then has ended
 		}
-		p.inv.store.updateLocation(p.name, func(l *Location) { l.Interval, l.NextAttempt = interval, due })
+		if p.source.Client != nil {
+			due = later(due, time.Now().Add(p.source.Client.ReadDelay(p.cost)))
+		}
+		p.inv.store.updateLocation(p.name, func(l *Location) {
+			l.Interval, l.NextAttempt = max(interval, due.Sub(started)), due
+		})
 		if present {
 			arrived = nil // nothing new to hear
 		}
+		poke := (<-chan struct{})(p.poke)
 		timer := time.NewTimer(time.Until(due))
 		select {
 		case <-timer.C:
+			if p.source.Client != nil && p.source.Client.ReadDelay(p.cost) > 0 {
+				continue // another location of the account was faster
+			}
 			return true
-		case <-p.poke:
+		case <-poke:
 			timer.Stop()
-			p.fastUntil = time.Now().Add(fastAfterChange)
-			return true
+			if p.takeChanged() {
+				p.fastUntil = time.Now().Add(fastAfterChange)
+				return true
+			}
+			return p.pace(ctx, started)
 		case <-arrived:
 			timer.Stop() // with somebody watching the interval is another
 		case <-ctx.Done():
 			timer.Stop()
 			return false
 		}
+	}
+}
+
+// pace keeps forced reads apart. It reports false when ctx has ended.
+func (p *poller) pace(ctx context.Context, started time.Time) bool {
+	timer := time.NewTimer(time.Until(started.Add(forcedApart)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -143,10 +174,13 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// jitter spreads intervals by ±10 %, so that locations do not poll in step.
-func jitter(d time.Duration) time.Duration {
-	return d + time.Duration((rand.Float64()*0.2-0.1)*float64(d)) //nolint:gosec // not a secret
-}
+// spread draws a factor of 1 ± 10 % for an interval, so that locations do not
+// poll in step.
+func spread() float64 { return 0.9 + 0.2*rand.Float64() } //nolint:gosec // not a secret
+
+func scale(d time.Duration, factor float64) time.Duration { return time.Duration(float64(d) * factor) }
+
+func jitter(d time.Duration) time.Duration { return scale(d, spread()) }
 
 // interval is the time from the start of one poll to the start of the next.
 func (p *poller) interval(demand bool, err error) time.Duration {
@@ -168,15 +202,19 @@ func (p *poller) interval(demand bool, err error) time.Duration {
 	case upstream.KindDisabled:
 		return max(disabledRetry, interval)
 	default:
-		return max(interval, min(intervals.Normal, intervals.Idle)) // nothing is gained by haste
+		// Nothing is gained by haste, and a cloud that is down must not be asked
+		// more often because somebody watches it.
+		return min(intervals.Normal, intervals.Idle)
 	}
 }
 
 // refresh asks for a poll that begins after this call and waits for its end.
-func (p *poller) refresh(ctx context.Context) error {
+// changed says that the caller has changed something.
+func (p *poller) refresh(ctx context.Context, changed bool) error {
 	done := make(chan error, 1)
 	p.mu.Lock()
 	p.waiters = append(p.waiters, done)
+	p.changed = p.changed || changed
 	p.mu.Unlock()
 	select {
 	case p.poke <- struct{}{}:
@@ -188,6 +226,14 @@ func (p *poller) refresh(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+func (p *poller) takeChanged() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	changed := p.changed
+	p.changed = false
+	return changed
 }
 
 func (p *poller) takeWaiters() []chan error {
@@ -209,7 +255,13 @@ func (p *poller) poll(ctx context.Context) error {
 	started := time.Now()
 	pollCtx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
+	fresh := p.watchAge(started)
+	defer fresh()
+	before := p.reads()
 	notebooks, err := p.source.Provider.List(pollCtx, p.location)
+	if err == nil {
+		p.cost = p.reads() - before
+	}
 	if err == nil {
 		err = p.check(notebooks)
 	}
@@ -233,6 +285,32 @@ func (p *poller) poll(ctx context.Context) error {
 	}
 	p.succeeded(started, notebooks)
 	return nil
+}
+
+// reads is how many calls were made for the location so far, if they are
+// counted.
+func (p *poller) reads() uint64 {
+	if p.source.Client == nil {
+		return 0
+	}
+	return p.source.Client.Reads(p.location)
+}
+
+// watchAge lets the location become STALE while a poll that does not end makes
+// its rows too old. The function that it returns ends that.
+func (p *poller) watchAge(started time.Time) (stop func()) {
+	l, ok := p.inv.store.Snapshot().Location(p.name)
+	if !ok || l.State != notebookv1.Location_STATE_LIVE {
+		return func() {}
+	}
+	timer := time.AfterFunc(max(l.LastSuccess.Add(l.maxAge()).Sub(started), 0), func() {
+		p.inv.store.updateLocation(p.name, func(l *Location) {
+			if l.State == notebookv1.Location_STATE_LIVE && l.LastSuccess.Before(started) {
+				l.State, l.Failure = notebookv1.Location_STATE_STALE, &Failure{Kind: upstream.KindTimeout}
+			}
+		})
+	})
+	return func() { timer.Stop() } // one that runs already does no harm
 }
 
 // check refuses a listing that breaks the Provider's promise, and an answer

@@ -80,7 +80,13 @@ func testInventory(t *testing.T, cloud *fakeCloud) (*Inventory, *memoryLog) {
 // testInventoryOf is testInventory for any Provider.
 func testInventoryOf(t *testing.T, cloud upstream.Provider) (*Inventory, *memoryLog) {
 	t.Helper()
-	source := Source{Name: "core", Kind: "fake", Provider: cloud, Poll: PollConfig{Fast: time.Second, Normal: 10 * time.Second, Idle: time.Minute}}
+	return testInventoryFrom(t, Source{
+		Name: "core", Kind: "fake", Provider: cloud, Poll: PollConfig{Fast: time.Second, Normal: 10 * time.Second, Idle: time.Minute},
+	})
+}
+
+func testInventoryFrom(t *testing.T, source Source) (*Inventory, *memoryLog) {
+	t.Helper()
 	inv := New(Config{Sources: []Source{source}})
 	log := &memoryLog{store: inv.store}
 	inv.records = log

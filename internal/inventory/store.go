@@ -198,6 +198,25 @@ func (s *Store) updateLocation(name string, f func(*Location)) *Location {
 	return &next
 }
 
+// touchLocations tells watchers of the locations that match, though neither
+// state nor reason is another.
+func (s *Store) touchLocations(match func(*Location) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news := false
+	for name, l := range s.locations {
+		if match(l) {
+			next := *l
+			next.version++
+			s.locations[name] = &next
+			news = true
+		}
+	}
+	if news && !s.closed {
+		s.publishLocked(true)
+	}
+}
+
 // updateCloud replaces the status of a cloud. f gets a copy to change.
 func (s *Store) updateCloud(name string, f func(*Cloud)) {
 	s.mu.Lock()

@@ -26,8 +26,10 @@ func parseScope(parent string) scope {
 // key binds tokens to the scope. Two spellings of one parent have one key.
 func (sc scope) key() string { return sc.cloud + "/" + sc.location }
 
+func (sc scope) hasCloud(name string) bool { return sc.cloud == "" || sc.cloud == name }
+
 func (sc scope) has(l *inventory.Location) bool {
-	return (sc.cloud == "" || sc.cloud == l.Cloud) && (sc.location == "" || sc.location == l.ID)
+	return sc.hasCloud(l.Cloud) && (sc.location == "" || sc.location == l.ID)
 }
 
 // selected returns the scope's locations, and the clouds of which no location
@@ -40,7 +42,7 @@ func (sc scope) selected(snapshot *inventory.Snapshot) (locations []*inventory.L
 	}
 	found, undiscovered := false, false
 	for _, c := range snapshot.Clouds() {
-		if sc.cloud != "" && sc.cloud != c.Name {
+		if !sc.hasCloud(c.Name) {
 			continue
 		}
 		found = true

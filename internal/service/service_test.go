@@ -37,6 +37,8 @@ type fakeCloud struct {
 	loseReply bool  // change, then fail with changeErr
 	changes   []upstream.ImageRequest
 	block     chan struct{} // ChangeImage waits for it
+	hang      chan struct{} // List waits for it
+	lists     int           // calls of List
 }
 
 func newFakeCloud(locations ...string) *fakeCloud {
@@ -57,7 +59,18 @@ func (f *fakeCloud) Locations(context.Context) ([]upstream.Location, error) {
 	return f.locations, nil
 }
 
-func (f *fakeCloud) List(_ context.Context, location string) ([]upstream.Notebook, error) {
+func (f *fakeCloud) List(ctx context.Context, location string) ([]upstream.Notebook, error) {
+	f.mu.Lock()
+	f.lists++
+	hang := f.hang
+	f.mu.Unlock()
+	if hang != nil {
+		select {
+		case <-hang:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.notebooks[location]), f.err
@@ -114,6 +127,12 @@ type fixture struct {
 
 func start(t *testing.T, dataDir string, clouds map[string]*fakeCloud) *fixture {
 	t.Helper()
+	return startPolling(t, dataDir, clouds, 100*time.Millisecond)
+}
+
+// startPolling is start with an interval between polls.
+func startPolling(t *testing.T, dataDir string, clouds map[string]*fakeCloud, interval time.Duration) *fixture {
+	t.Helper()
 	log, err := inventory.OpenLog(t.Context(), inventory.LogConfig{DataDir: dataDir})
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +141,7 @@ func start(t *testing.T, dataDir string, clouds map[string]*fakeCloud) *fixture 
 	for name, cloud := range clouds {
 		sources = append(sources, inventory.Source{
 			Name: name, Kind: "fake", Provider: cloud, Client: upstream.NewClient(upstream.ClientConfig{Cloud: name}),
-			Poll: inventory.PollConfig{Fast: 100 * time.Millisecond, Normal: 100 * time.Millisecond, Idle: 100 * time.Millisecond},
+			Poll: inventory.PollConfig{Fast: interval, Normal: interval, Idle: interval},
 		})
 	}
 	inv := inventory.New(inventory.Config{Log: log, Sources: sources})

@@ -217,6 +217,22 @@ func failureText(f *inventory.Failure) string {
 	}
 }
 
+// notFresh is the error for a List whose max_staleness none of the selected
+// locations could meet. err is what became of one of them.
+func notFresh(err error) error {
+	m, metadata, retry := meaning{reason: notebookv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE}, map[string]string{}, 5*time.Second
+	if e, ok := errors.AsType[*upstream.Error](err); ok {
+		m = meanings[e.Kind]
+		metadata["cloud"], metadata["location"] = e.Cloud, e.Location
+		if e.Code != "" {
+			metadata["cloud_code"] = e.Code
+		}
+		retry = max(retryAfter(e), time.Second)
+	}
+	return newStatus(codes.Unavailable, m.reason, "no selected location could be read as fresh as max_staleness asks; without it, the last known notebooks are returned",
+		metadata, &errdetails.RetryInfo{RetryDelay: durationpb.New(retry)})
+}
+
 // nothingKnown is the error for a List of which not one location was ever read.
 func nothingKnown(locations []*inventory.Location, clouds []*inventory.Cloud, sc scope) error {
 	var failure *inventory.Failure

@@ -110,8 +110,13 @@ type Client struct {
 	reads        *rate.Limiter // nil without a budget
 	writes       *rate.Limiter
 
-	mu       sync.Mutex // guards breakers
+	// onBreaker is called after a breaker's state changed, without any lock. It
+	// is set before the first call.
+	onBreaker func(scope string, class Class)
+
+	mu       sync.Mutex // guards what is below
 	breakers map[breakerKey]*breaker
+	reading  map[string]uint64 // reads that were let through, by location
 }
 
 type breakerKey struct {
@@ -124,6 +129,9 @@ type breaker struct {
 	// openUntil is the Unix nanosecond at which an open breaker lets a probe
 	// through. It is set inside gobreaker's callback, hence an atomic.
 	openUntil atomic.Int64
+	// changed is set inside gobreaker's callback, which must not do more, and
+	// taken back by whoever called the breaker.
+	changed atomic.Bool
 }
 
 // NewClient returns a Client for one account.
@@ -149,7 +157,7 @@ func NewClient(cfg ClientConfig) *Client {
 	}
 	c := &Client{
 		cloud: cfg.Cloud, timeout: cfg.Timeout, breaker: cfg.Breaker.withDefaults(), transport: cfg.Transport,
-		log: cfg.Logger, metrics: cfg.Metrics, breakers: map[breakerKey]*breaker{},
+		log: cfg.Logger, metrics: cfg.Metrics, breakers: map[breakerKey]*breaker{}, reading: map[string]uint64{},
 	}
 	if b := cfg.Budget; b.CallsPerHour > 0 {
 		if b.Burst == 0 {
@@ -178,6 +186,11 @@ func (c *Client) Close() {
 
 // Cloud returns the configured name of the account.
 func (c *Client) Cloud() string { return c.cloud }
+
+// OnBreaker sets what is called after the state of a breaker changed: with the
+// breaker's scope (a location, or the role of a shared host) and class. It must
+// be set before the first call and must not call the Client's Do.
+func (c *Client) OnBreaker(f func(scope string, class Class)) { c.onBreaker = f }
 
 // Call is one request to a cloud.
 type Call struct {
@@ -226,6 +239,7 @@ func (c *Client) do(ctx context.Context, call Call) error {
 		call.Scope = call.Location
 	}
 	br := c.breakerFor(call.Scope, call.Class)
+	defer c.tell(br, call.Scope, call.Class)
 	// Asked before the budget, so that calls that will be refused spend none.
 	if br.cb.State() == gobreaker.StateOpen {
 		return c.refused(call, br)
@@ -240,6 +254,13 @@ func (c *Client) do(ctx context.Context, call Call) error {
 	return err
 }
 
+// tell passes on that a breaker has changed its state.
+func (c *Client) tell(br *breaker, scope string, class Class) {
+	if br.changed.Swap(false) && c.onBreaker != nil {
+		c.onBreaker(scope, class)
+	}
+}
+
 // refused is the error for a call that the breaker did not let through.
 func (c *Client) refused(call Call, br *breaker) error {
 	// A half-open breaker whose one probe is under way has no time of its own.
@@ -251,6 +272,11 @@ func (c *Client) refused(call Call, br *breaker) error {
 func (c *Client) spend(ctx context.Context, call Call) error {
 	if c.reads == nil {
 		return nil
+	}
+	if call.Class != ClassWrite {
+		c.mu.Lock()
+		c.reading[call.Location]++
+		c.mu.Unlock()
 	}
 	limiter := c.reads
 	if call.Class == ClassWrite {
@@ -497,6 +523,7 @@ func (c *Client) breakerFor(scope string, class Class) *breaker {
 			} else {
 				br.openUntil.Store(0)
 			}
+			br.changed.Store(true)
 			c.metrics.breakerState(c.cloud, scope, class, to)
 			c.log.Warn("circuit breaker", "cloud", c.cloud, "location", scope, "class", class.String(),
 				"from", from.String(), "to", to.String())
@@ -548,6 +575,7 @@ func (c *Client) Breakers() []BreakerStatus {
 			st.State = BreakerHalfOpen
 		case gobreaker.StateClosed:
 		}
+		c.tell(br, key.scope, key.class)
 		out = append(out, st)
 	}
 	sort.Slice(out, func(i, j int) bool {
@@ -566,6 +594,28 @@ func (c *Client) Budget() (callsPerHour, remaining int) {
 		return 0, 0
 	}
 	return c.callsPerHour, max(int(c.reads.Tokens()), 0) + max(int(c.writes.Tokens()), 0)
+}
+
+// Reads returns how many reads of a location were asked of the budget so far;
+// zero when the account has no quota.
+func (c *Client) Reads(location string) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reading[location]
+}
+
+// ReadDelay returns in how long the budget will have room for a number of
+// reads, if nobody else takes it. More than fit into the bucket at once are
+// taken for a full bucket: the rest comes while they are made.
+func (c *Client) ReadDelay(calls uint64) time.Duration {
+	if c.reads == nil {
+		return 0
+	}
+	missing := float64(min(calls, uint64(c.reads.Burst()))) - c.reads.Tokens() //nolint:gosec // a burst is positive
+	if missing <= 0 {
+		return 0
+	}
+	return time.Duration(missing / float64(c.reads.Limit()) * float64(time.Second))
 }
 
 // Metrics counts calls to clouds. A nil *Metrics counts nothing.

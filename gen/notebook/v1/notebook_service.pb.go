@@ -213,8 +213,13 @@ type ListRequest struct {
 	// Token of the next page, from `ListResponse.next_page_token` of a call with
 	// the same parent, filter and order.
 	PageToken string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Read the cloud first when its rows are older than this. Not supported yet:
-	// a value is refused with UNIMPLEMENTED.
+	// Read each selected location first whose last complete read is older than
+	// this: 0s always reads. It is the one parameter that makes a List call
+	// clouds: once for all callers that wait, at most once a second, within the
+	// call budget and the caller's deadline. Locations that could not be read are
+	// answered as last known, named in `unreachable` and stale in `freshness`;
+	// when that is so of all of them, the call fails with UNAVAILABLE. It does not
+	// apply to further pages.
 	MaxStaleness  *durationpb.Duration `protobuf:"bytes,6,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -301,8 +306,8 @@ type ListResponse struct {
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// How many notebooks match, over all pages, at the time of this page.
 	TotalSize int32 `protobuf:"varint,3,opt,name=total_size,json=totalSize,proto3" json:"total_size,omitempty"`
-	// Names of the selected locations that cannot be reached, or of clouds whose
-	// login fails.
+	// Names of the selected locations that cannot be reached or missed
+	// `max_staleness`, or of clouds whose login or discovery fails.
 	Unreachable []string `protobuf:"bytes,4,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
 	// How old the rows of each selected location are.
 	Freshness []*Freshness `protobuf:"bytes,5,rep,name=freshness,proto3" json:"freshness,omitempty"`

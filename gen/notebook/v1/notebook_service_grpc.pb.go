@@ -31,14 +31,14 @@ const (
 // NotebookService is one API over the GPU notebooks of several cloud accounts.
 //
 // notebookd polls each cloud and keeps what it saw. List and Watch are answered
-// from memory: they never call a cloud, and a cloud that is down neither delays
-// nor fails them. Its last known notebooks are returned, and the answer says
+// from memory: they do not call a cloud unless `max_staleness` asks for it, and a
+// cloud that is down neither delays nor fails them. Its last known notebooks are returned, and the answer says
 // how old they are.
 type NotebookServiceClient interface {
 	// List returns the known notebooks, ordered by name, a page at a time.
 	//
 	// It fails with UNAVAILABLE only when nothing is known of any selected
-	// location. Pages are keyed by name: a notebook that exists throughout is
+	// location, or when none could be read as fresh as `max_staleness` asks. Pages are keyed by name: a notebook that exists throughout is
 	// returned exactly once, whatever is added or removed between pages.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// Watch tells the notebooks that exist and then every change, until the
@@ -132,14 +132,14 @@ func (c *notebookServiceClient) ChangeImage(ctx context.Context, in *ChangeImage
 // NotebookService is one API over the GPU notebooks of several cloud accounts.
 //
 // notebookd polls each cloud and keeps what it saw. List and Watch are answered
-// from memory: they never call a cloud, and a cloud that is down neither delays
-// nor fails them. Its last known notebooks are returned, and the answer says
+// from memory: they do not call a cloud unless `max_staleness` asks for it, and a
+// cloud that is down neither delays nor fails them. Its last known notebooks are returned, and the answer says
 // how old they are.
 type NotebookServiceServer interface {
 	// List returns the known notebooks, ordered by name, a page at a time.
 	//
 	// It fails with UNAVAILABLE only when nothing is known of any selected
-	// location. Pages are keyed by name: a notebook that exists throughout is
+	// location, or when none could be read as fresh as `max_staleness` asks. Pages are keyed by name: a notebook that exists throughout is
 	// returned exactly once, whatever is added or removed between pages.
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Watch tells the notebooks that exist and then every change, until the
