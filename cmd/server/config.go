@@ -26,6 +26,7 @@ type config struct {
 	Store  storeConfig   `yaml:"store"`
 	Log    logConfig     `yaml:"log"`
 	Drain  time.Duration `yaml:"drain"` // time for open calls to end; default 10 s
+	Watch  watchConfig   `yaml:"watch"`
 	Clouds []cloudConfig `yaml:"clouds"`
 }
 
@@ -36,6 +37,12 @@ type listenConfig struct {
 type storeConfig struct {
 	DataDir    string        `yaml:"data_dir"`   // empty: in memory
 	Tombstones time.Duration `yaml:"tombstones"` // how long deletions are remembered; default 24 h
+}
+
+type watchConfig struct {
+	MaxPerCaller int           `yaml:"max_per_caller"` // watches that one address may have open; default 1000
+	MaxLifetime  time.Duration `yaml:"max_lifetime"`   // after which a watch is told to come again; default 1 h
+	SlowReader   time.Duration `yaml:"slow_reader"`    // for how long a reader may not take a frame; default 30 s
 }
 
 type logConfig struct {
@@ -298,6 +305,11 @@ func (c *checker) validate(cfg *config) {
 	c.positive("store.tombstones", cfg.Store.Tombstones)
 	if cfg.Store.Tombstones != 0 && cfg.Store.Tombstones < time.Second {
 		c.problem("store.tombstones", "must be at least 1s")
+	}
+	c.positive("watch.max_lifetime", cfg.Watch.MaxLifetime)
+	c.positive("watch.slow_reader", cfg.Watch.SlowReader)
+	if _, given := c.lines["watch.max_per_caller"]; given && cfg.Watch.MaxPerCaller < 1 {
+		c.problem("watch.max_per_caller", "must be at least 1")
 	}
 	c.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	c.oneOf("log.format", cfg.Log.Format, "text", "json")

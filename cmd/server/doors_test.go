@@ -90,8 +90,33 @@ func doorCases(pageToken, resumeToken string) []doorCase {
 			code: codes.InvalidArgument, reason: "INVALID_FIELD", field: "page_token",
 		},
 		{
-			name: "filter, which is not there yet", grpc: list(&notebookv1.ListRequest{Filter: "state = RUNNING"}), path: "/v1/notebooks?filter=state+%3D+RUNNING",
-			code: codes.Unimplemented, reason: "OPERATION_NOT_SUPPORTED", field: "filter",
+			name: "filter and order", grpc: list(&notebookv1.ListRequest{Filter: "state = STOPPED", OrderBy: "create_time desc"}),
+			path: "/v1/notebooks?filter=state+%3D+STOPPED&orderBy=create_time+desc", code: codes.OK,
+		},
+		{
+			name: "filter of an unknown field", grpc: list(&notebookv1.ListRequest{Filter: "image.url = x"}), path: "/v1/notebooks?filter=image.url+%3D+x",
+			code: codes.InvalidArgument, reason: "FILTER_INVALID", field: "filter",
+		},
+		{
+			name: "filter of a watch that is no filter", grpc: watch(&notebookv1.WatchRequest{Filter: "((state"}), path: "/v1/notebooks:watch?filter=((state",
+			code: codes.InvalidArgument, reason: "FILTER_INVALID", field: "filter",
+		},
+		{
+			name: "order by an unknown field", grpc: list(&notebookv1.ListRequest{OrderBy: "etag"}), path: "/v1/notebooks?orderBy=etag",
+			code: codes.InvalidArgument, reason: "FILTER_INVALID", field: "order_by",
+		},
+		{
+			name: "page token of another filter", grpc: list(&notebookv1.ListRequest{Filter: "state = STOPPED", PageToken: pageToken}),
+			path: "/v1/notebooks?filter=state+%3D+STOPPED&pageToken=" + pageToken,
+			code: codes.InvalidArgument, reason: "PAGE_TOKEN_INVALID", field: "page_token",
+		},
+		{
+			name: "page token of another order", grpc: list(&notebookv1.ListRequest{OrderBy: "state", PageToken: pageToken}),
+			path: "/v1/notebooks?orderBy=state&pageToken=" + pageToken,
+			code: codes.InvalidArgument, reason: "PAGE_TOKEN_INVALID", field: "page_token",
+		},
+		{
+			name: "negative staleness", path: "/v1/notebooks?maxStaleness=-1s", code: codes.InvalidArgument, reason: "INVALID_FIELD", field: "max_staleness",
 		},
 		{
 			name: "unknown query parameter", path: "/v1/notebooks?stateless=1",

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,8 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/test/bufconn"
 
@@ -112,6 +115,7 @@ func newServer(ctx context.Context, cfg *config, log *slog.Logger) (_ *server, e
 	s.inventory = inventory.New(inventory.Config{Sources: s.sources, Log: s.rows, Logger: log, Metrics: s.registry})
 	s.service = service.New(service.Config{
 		Inventory: s.inventory, Changer: imagechange.New(s.inventory, log), Tokens: tokens, Logger: log,
+		Watch: service.WatchLimits(cfg.Watch), Caller: caller,
 	})
 	if err := s.buildGRPC(); err != nil {
 		return nil, err
@@ -187,6 +191,24 @@ func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
+// caller is who makes a call: the host of the other end or, for what comes
+// through the gateway, of the other end of the HTTP connection. The gateway puts
+// that last, after what the caller says of itself.
+func caller(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return ""
+	}
+	if host, _, err := net.SplitHostPort(p.Addr.String()); err == nil {
+		return host
+	}
+	if md, ok := metadata.FromIncomingContext(ctx); ok && p.Addr.Network() == "bufconn" {
+		hosts := strings.Split(strings.Join(md.Get("x-forwarded-for"), ","), ",")
+		return strings.TrimSpace(hosts[len(hosts)-1])
+	}
+	return p.Addr.String()
+}
+
 func (s *server) listen(ctx context.Context) error {
 	var lc net.ListenConfig
 	var err error
@@ -234,6 +256,7 @@ func (s *server) run(ctx context.Context) error {
 	}
 	s.drain()
 	serving.Wait()
+	s.service.Wait()
 	stopPolling()
 	polling.Wait()
 	s.log.Info("stopped")

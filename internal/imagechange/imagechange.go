@@ -93,8 +93,10 @@ func New(inv *inventory.Inventory, logger *slog.Logger) *Changer {
 const (
 	// readBackFor bounds how long a change waits to be seen in the cloud.
 	readBackFor = 10 * time.Second
-	// answerMargin is kept of the caller's deadline for the answer's way home.
-	answerMargin = 250 * time.Millisecond
+	// answerMargin is kept of the caller's deadline for the answer's way home:
+	// an eighth of the time left, within these bounds.
+	minAnswerMargin = 250 * time.Millisecond
+	maxAnswerMargin = time.Second
 )
 
 // Change makes one change, or plans it. Its errors are those of this package,
@@ -223,7 +225,8 @@ func lost(err error) bool {
 func (c *Changer) readBack(ctx context.Context, row *inventory.Row, req Request) (n *notebookv1.Notebook, seen bool) {
 	limit := readBackFor
 	if deadline, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(deadline)-answerMargin)
+		left := time.Until(deadline)
+		limit = min(limit, left-min(max(left/8, minAnswerMargin), maxAnswerMargin))
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -122,8 +122,8 @@ func (p *poller) wait(ctx context.Context, started time.Time, err error) bool {
 		if retry := retryAfter(err); retry > 0 {
 			due = later(due, time.Now().Add(retry+time.Millisecond)) // what ends then has ended
 		}
-		if p.source.Client != nil {
-			due = later(due, time.Now().Add(p.source.Client.ReadDelay(p.cost)))
+		if delay := p.budgetDelay(); delay > 0 {
+			due = later(due, time.Now().Add(delay))
 		}
 		p.inv.store.updateLocation(p.name, func(l *Location) {
 			l.Interval, l.NextAttempt = max(interval, due.Sub(started)), due
@@ -135,7 +135,7 @@ func (p *poller) wait(ctx context.Context, started time.Time, err error) bool {
 		timer := time.NewTimer(time.Until(due))
 		select {
 		case <-timer.C:
-			if p.source.Client != nil && p.source.Client.ReadDelay(p.cost) > 0 {
+			if p.budgetDelay() > 0 {
 				continue // another location of the account was faster
 			}
 			return true
@@ -153,6 +153,14 @@ func (p *poller) wait(ctx context.Context, started time.Time, err error) bool {
 			return false
 		}
 	}
+}
+
+// budgetDelay is in how long the account's call budget has room for a poll.
+func (p *poller) budgetDelay() time.Duration {
+	if p.source.Client == nil {
+		return 0
+	}
+	return p.source.Client.ReadDelay(p.cost)
 }
 
 // pace keeps forced reads apart. It reports false when ctx has ended.

@@ -59,7 +59,7 @@ func (s *Service) addressable(cloud, location, name string, metadata map[string]
 	if _, ok := snapshot.Get(name); ok {
 		return nil
 	}
-	locations, unknown, err := scope{cloud, location}.selected(snapshot)
+	locations, unknown, err := scope{cloud: cloud, location: location}.selected(snapshot)
 	if err != nil {
 		return err
 	}
@@ -71,5 +71,5 @@ func (s *Service) addressable(cloud, location, name string, metadata map[string]
 			return notFound(notebookv1.ErrorReason_ERROR_REASON_NOTEBOOK_NOT_FOUND, "no such notebook is known", metadata)
 		}
 	}
-	return nothingKnown(locations, unknown, scope{cloud, location})
+	return nothingKnown(locations, unknown, scope{cloud: cloud, location: location})
 }

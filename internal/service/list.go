@@ -2,6 +2,8 @@ package service
 
 import (
 	"context"
+	"encoding/binary"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,17 +21,17 @@ const (
 
 // List implements NotebookService.
 func (s *Service) List(ctx context.Context, req *notebookv1.ListRequest) (*notebookv1.ListResponse, error) {
-	if err := s.listable(req); err != nil {
-		return nil, err
+	sc, err := newScope(req.GetParent(), req.GetFilter())
+	if err != nil {
+		return nil, s.toStatus(ctx, err, nil)
 	}
-	sc := parseScope(req.GetParent())
-	after := ""
-	if token := req.GetPageToken(); token != "" {
-		var err error
-		if after, err = s.tokens.OpenPage(sc.key(), token); err != nil {
-			return nil, invalid(notebookv1.ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID,
-				FieldViolation{"page_token", "not made here for this parent"})
-		}
+	by, err := parseOrder(req.GetOrderBy())
+	if err != nil {
+		return nil, s.toStatus(ctx, err, nil)
+	}
+	at, err := s.openPage(sc, by, req.GetPageToken())
+	if err != nil {
+		return nil, err
 	}
 	s.inventory.Listed()
 	snapshot := s.inventory.Snapshot()
@@ -38,7 +40,7 @@ func (s *Service) List(ctx context.Context, req *notebookv1.ListRequest) (*noteb
 		return nil, s.toStatus(ctx, err, nil)
 	}
 	var missed map[string]error
-	if age := req.GetMaxStaleness(); age != nil && after == "" {
+	if age := req.GetMaxStaleness(); age != nil && req.GetPageToken() == "" {
 		if missed, err = s.freshen(ctx, locations, age.AsDuration()); err != nil {
 			return nil, s.toStatus(ctx, err, sc.metadata())
 		}
@@ -51,16 +53,13 @@ func (s *Service) List(ctx context.Context, req *notebookv1.ListRequest) (*noteb
 	now := time.Now()
 	resp := &notebookv1.ListResponse{}
 	known := false
-	total := 0
 	for _, c := range snapshot.Clouds() {
 		if sc.hasCloud(c.Name) && (!c.Discovered || c.Failure != nil) {
 			resp.Unreachable = append(resp.Unreachable, inventory.CloudName(c.Name))
 		}
 	}
 	for _, l := range locations {
-		rows := snapshot.Count(l.Name)
-		total += rows
-		known = known || rows > 0 || !l.LastSuccess.IsZero() || l.State == notebookv1.Location_STATE_DISABLED
+		known = known || snapshot.Count(l.Name) > 0 || !l.LastSuccess.IsZero() || l.State == notebookv1.Location_STATE_DISABLED
 		if l.State == notebookv1.Location_STATE_UNREACHABLE || missed[l.Name] != nil {
 			resp.Unreachable = append(resp.Unreachable, l.Name)
 		}
@@ -71,37 +70,158 @@ func (s *Service) List(ctx context.Context, req *notebookv1.ListRequest) (*noteb
 	if !known {
 		return nil, nothingKnown(locations, unknown, sc)
 	}
-	resp.TotalSize = narrow(total)
-
-	size := pageSize(req.GetPageSize())
-	for _, l := range locations {
-		for row := range snapshot.Rows(l.Name, after) {
-			if len(resp.GetNotebooks()) == size {
-				last := resp.GetNotebooks()[size-1].GetName()
-				resp.NextPageToken = s.tokens.Page(sc.key(), last)
-				break
-			}
-			resp.Notebooks = append(resp.Notebooks, row.Notebook)
-		}
-		if resp.GetNextPageToken() != "" {
-			break
-		}
+	if at.snapshot != nil {
+		snapshot = at.snapshot // the moment that the first page showed
+	}
+	rows, total, more := page(snapshot, sc, by, at, pageSize(req.GetPageSize()))
+	resp.Notebooks, resp.TotalSize = rows, narrow(total)
+	if more {
+		resp.NextPageToken = s.nextPage(snapshot, sc, by, rows[len(rows)-1])
 	}
 	resp.ResumeToken = s.resumeToken(sc, snapshot.Revision())
 	return resp, nil
 }
 
-// listable refuses what a later version will honour.
-func (*Service) listable(req *notebookv1.ListRequest) error {
-	var fields []string
-	if req.GetFilter() != "" {
-		fields = append(fields, "filter")
+// page reads the rows of one page, counts all that match, and says whether more
+// follow.
+func page(snapshot *inventory.Snapshot, sc scope, by order, at pageStart, size int) (rows []*notebookv1.Notebook, total int, more bool) {
+	// take keeps what may be on the page, in order where the walk is.
+	take := func(n *notebookv1.Notebook) {
+		if len(rows) <= size {
+			rows = append(rows, n)
+		}
 	}
-	if req.GetOrderBy() != "" {
-		fields = append(fields, "order_by")
+	if !by.isName() {
+		take = func(n *notebookv1.Notebook) {
+			// Sorted now and then, and cut: what sorts behind a full page and one
+			// more can be forgotten.
+			if rows = append(rows, n); len(rows) >= 2*(size+1) {
+				slices.SortFunc(rows, by.compare)
+				rows = rows[:size+1]
+			}
+		}
 	}
-	if len(fields) > 0 {
-		return unsupportedFields(fields...)
+	locations, _, _ := sc.selected(snapshot) // the same scope was found a moment ago
+	for _, l := range locations {
+		if sc.filter.key() == "" {
+			total += snapshot.Count(l.Name)
+		}
+		from := ""
+		if by.isName() && sc.filter.key() == "" {
+			from = at.name // nothing before it has to be counted
+		}
+		for row := range snapshot.Rows(l.Name, from) {
+			if !sc.filter.match(row.Notebook) {
+				continue
+			}
+			if sc.filter.key() != "" {
+				total++
+			} else if by.isName() && len(rows) > size {
+				break
+			}
+			if at.after(row.Notebook) {
+				take(row.Notebook)
+			}
+		}
+	}
+	if !by.isName() {
+		slices.SortFunc(rows, by.compare)
+	}
+	if more = len(rows) > size; more {
+		rows = rows[:size]
+	}
+	return rows, total, more
+}
+
+// pageStart is where a page begins.
+type pageStart struct {
+	name     string // the name after which it begins, in the order by name
+	after    func(*notebookv1.Notebook) bool
+	snapshot *inventory.Snapshot // to go on with; nil for the current one
+}
+
+// pageScope binds page tokens to all that has to stay the same.
+func pageScope(sc scope, by order) string { return sc.key() + "\n" + by.key() }
+
+// openPage opens a page token; an empty one is the first page.
+func (s *Service) openPage(sc scope, by order, token string) (pageStart, error) {
+	bad := invalid(notebookv1.ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID,
+		FieldViolation{"page_token", "not made here for this parent, filter and order"})
+	position := ""
+	var at pageStart
+	if token != "" {
+		text, err := s.tokens.OpenPage(pageScope(sc, by), token)
+		if err != nil {
+			return pageStart{}, bad
+		}
+		position = text
+		if !by.isName() {
+			revision, n := binary.Uvarint([]byte(text))
+			if n <= 0 {
+				return pageStart{}, bad
+			}
+			at.snapshot, position = s.pins.get(revision), text[n:]
+		}
+	}
+	at.name = position
+	var err error
+	if at.after, err = by.after(position); err != nil {
+		return pageStart{}, bad
+	}
+	return at, nil
+}
+
+// nextPage seals where the page after the one that ends with last begins. In
+// the order by name that is all it takes; other orders are by values that may
+// change, so the moment is kept for a while as well.
+func (s *Service) nextPage(snapshot *inventory.Snapshot, sc scope, by order, last *notebookv1.Notebook) string {
+	position := by.position(last)
+	if !by.isName() {
+		s.pins.put(snapshot)
+		position = string(binary.AppendUvarint(nil, snapshot.Revision())) + position
+	}
+	return s.tokens.Page(pageScope(sc, by), position)
+}
+
+// pins keeps the snapshots of ordered listings of which pages are still to be
+// asked for. When one is gone, pages go on by the values of their last row.
+type pins struct {
+	mu   sync.Mutex // guards list
+	list []pin      // oldest first
+}
+
+type pin struct {
+	snapshot *inventory.Snapshot
+	until    time.Time
+}
+
+const (
+	// pinFor is how long a snapshot is kept after its last page was made. A
+	// snapshot shares all that did not change with the current one.
+	pinFor  = 2 * time.Minute
+	maxPins = 64
+)
+
+func (p *pins) put(snapshot *inventory.Snapshot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.list = slices.DeleteFunc(p.list, func(x pin) bool {
+		return x.snapshot.Revision() == snapshot.Revision() || now.After(x.until)
+	})
+	if len(p.list) == maxPins {
+		p.list = slices.Delete(p.list, 0, 1)
+	}
+	p.list = append(p.list, pin{snapshot, now.Add(pinFor)})
+}
+
+func (p *pins) get(revision uint64) *inventory.Snapshot {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, x := range p.list {
+		if x.snapshot.Revision() == revision {
+			return x.snapshot
+		}
 	}
 	return nil
 }

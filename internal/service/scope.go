@@ -7,8 +7,23 @@ import (
 	"github.com/notebookd/notebookd/internal/inventory"
 )
 
-// scope is a parsed parent. An empty part stands for any.
-type scope struct{ cloud, location string }
+// scope is what a List or Watch selects: a parsed parent, of which an empty part
+// stands for any, and a filter.
+type scope struct {
+	cloud, location string
+	filter          *filter
+}
+
+// newScope parses a parent and a filter.
+func newScope(parent, filter string) (scope, error) {
+	f, err := parseFilter(filter)
+	if err != nil {
+		return scope{}, err
+	}
+	sc := parseScope(parent)
+	sc.filter = f
+	return sc, nil
+}
 
 // parseScope parses a parent whose form the contract's rules have checked.
 func parseScope(parent string) scope {
@@ -23,8 +38,15 @@ func parseScope(parent string) scope {
 	return sc
 }
 
-// key binds tokens to the scope. Two spellings of one parent have one key.
-func (sc scope) key() string { return sc.cloud + "/" + sc.location }
+// key binds tokens to the scope. Two spellings of one parent or filter have one
+// key.
+func (sc scope) key() string {
+	key := sc.cloud + "/" + sc.location
+	if f := sc.filter.key(); f != "" {
+		key += "?" + f
+	}
+	return key
+}
 
 func (sc scope) hasCloud(name string) bool { return sc.cloud == "" || sc.cloud == name }
 

@@ -16,11 +16,17 @@ import (
 	"github.com/notebookd/notebookd/internal/inventory"
 )
 
-// Config configures a Service. All fields but Logger are required.
+// Config configures a Service. Inventory, Changer and Tokens are
+// required.
 type Config struct {
 	Inventory *inventory.Inventory
 	Changer   *imagechange.Changer
 	Tokens    *inventory.Tokens
+	// Watch bounds watches.
+	Watch WatchLimits
+	// Caller names who makes a call, to count its watches. Default: the host of
+	// the other end of the connection.
+	Caller func(context.Context) string
 	// Logger gets what callers are not told. Default: none.
 	Logger *slog.Logger
 }
@@ -36,6 +42,12 @@ type Service struct {
 	changer   *imagechange.Changer
 	tokens    *inventory.Tokens
 	log       *slog.Logger
+	pins      pins
+
+	caller      func(context.Context) string
+	watchLimits WatchLimits
+	callers     callers
+	watches     sync.WaitGroup // the goroutines of guarded
 
 	// draining is closed, once, when watches have to end.
 	draining  chan struct{}
@@ -48,7 +60,11 @@ func New(cfg Config) *Service {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Caller == nil {
+		cfg.Caller = peerHost
+	}
 	return &Service{
+		caller: cfg.Caller, watchLimits: cfg.Watch.withDefaults(),
 		inventory: cfg.Inventory, changer: cfg.Changer, tokens: cfg.Tokens, log: cfg.Logger,
 		draining: make(chan struct{}),
 	}

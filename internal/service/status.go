@@ -111,12 +111,18 @@ func (s *Service) toStatus(ctx context.Context, err error, metadata map[string]s
 		return err
 	}
 	var (
+		filtered *filterError
+		ordered  *orderError
 		field    *imagechange.FieldError
 		warnings *imagechange.WarningsError
 		unknown  *imagechange.OutcomeUnknownError
 		cloud    *upstream.Error
 	)
 	switch {
+	case errors.As(err, &filtered):
+		return invalid(notebookv1.ErrorReason_ERROR_REASON_FILTER_INVALID, FieldViolation{"filter", filtered.Error()})
+	case errors.As(err, &ordered):
+		return invalid(notebookv1.ErrorReason_ERROR_REASON_FILTER_INVALID, FieldViolation{"order_by", ordered.Error()})
 	case errors.As(err, &field):
 		return InvalidFields(FieldViolation{field.Field, field.Problem})
 	case errors.As(err, &warnings):

@@ -20,27 +20,38 @@ const (
 // Watch implements NotebookService.
 func (s *Service) Watch(req *notebookv1.WatchRequest, stream notebookv1.NotebookService_WatchServer) error {
 	ctx := stream.Context()
-	return s.toStatus(ctx, s.watch(ctx, req, stream.Send), nil)
+	leave, err := s.callers.enter(s.caller(ctx), s.watchLimits.MaxPerCaller)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return s.toStatus(ctx, s.guarded(stream.Send, func(send sendFunc) error { return s.watch(ctx, req, send) }), nil)
 }
+
+// sendFunc sends one frame.
+type sendFunc func(*notebookv1.WatchResponse) error
 
 // watch sends frames until ctx ends or the service drains. It holds no queue:
 // it remembers the revision that was sent and walks what is newer, so a slow
 // reader costs nothing but its own stream.
-func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send func(*notebookv1.WatchResponse) error) error {
-	if req.GetFilter() != "" {
-		return unsupportedFields("filter")
-	}
+func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send sendFunc) error {
 	select {
 	case <-s.draining:
 		return Error(codes.Unavailable, notebookv1.ErrorReason_ERROR_REASON_DRAINING, "the server is stopping; try another one")
 	default:
 	}
-	sc := parseScope(req.GetParent())
+	sc, err := newScope(req.GetParent(), req.GetFilter())
+	if err != nil {
+		return err
+	}
 	snapshot := s.inventory.Snapshot()
 	if _, _, err := sc.selected(snapshot); err != nil {
 		return err
 	}
 	w := &watcher{service: s, scope: sc, send: send, locations: map[string]uint64{}, interval: defaultBookmarkInterval}
+	if sc.filter.key() != "" {
+		w.matched = map[string]struct{}{}
+	}
 	if d := req.GetBookmarkInterval(); d != nil {
 		w.interval = d.AsDuration()
 	}
@@ -49,7 +60,6 @@ func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send 
 
 	begin := begin{snapshot: req.GetSnapshot() != notebookv1.WatchRequest_SNAPSHOT_SKIP}
 	if token := req.GetResumeToken(); token != "" {
-		var err error
 		if begin, err = s.resume(ctx, sc, token); err != nil {
 			return err
 		}
@@ -96,11 +106,17 @@ func (s *Service) resume(ctx context.Context, sc scope, token string) (begin, er
 type watcher struct {
 	service  *Service
 	scope    scope
-	send     func(*notebookv1.WatchResponse) error
+	send     sendFunc
 	interval time.Duration
 
 	sent      uint64            // revision up to which everything was sent
 	locations map[string]uint64 // by name → version that was sent
+	// matched holds the names of the notebooks that the caller knows to match
+	// the filter; nil without one.
+	matched map[string]struct{}
+	// unsure is set while a resumed watch catches up: whether a notebook that
+	// changed meanwhile matched before is not known then.
+	unsure bool
 }
 
 // start sends all that comes before the changes.
@@ -115,26 +131,37 @@ func (w *watcher) start(snapshot *inventory.Snapshot, b begin) error {
 	if err := w.sendLocations(snapshot); err != nil {
 		return err
 	}
-	switch {
-	case b.resumed:
+	locations, _, err := w.scope.selected(snapshot)
+	if err != nil {
+		return err
+	}
+	for _, l := range locations {
+		if w.matched == nil && !b.snapshot {
+			break
+		}
+		for row := range snapshot.Rows(l.Name, "") {
+			if b.resumed && row.Revision > b.revision || !w.scope.filter.match(row.Notebook) {
+				continue
+			}
+			if w.matched != nil {
+				w.matched[row.Name] = struct{}{}
+			}
+			if !b.snapshot {
+				continue
+			}
+			if err := w.send(notebookEvent(&notebookv1.NotebookEvent{
+				Type: notebookv1.NotebookEvent_TYPE_ADDED, Notebook: row.Notebook, Initial: true,
+			})); err != nil {
+				return err
+			}
+		}
+	}
+	if b.resumed {
+		w.unsure = true
 		if err := w.sendChanges(snapshot); err != nil {
 			return err
 		}
-	case b.snapshot:
-		locations, _, err := w.scope.selected(snapshot)
-		if err != nil {
-			return err
-		}
-		for _, l := range locations {
-			for row := range snapshot.Rows(l.Name, "") {
-				err := w.send(notebookEvent(&notebookv1.NotebookEvent{
-					Type: notebookv1.NotebookEvent_TYPE_ADDED, Notebook: row.Notebook, Initial: true,
-				}))
-				if err != nil {
-					return err
-				}
-			}
-		}
+		w.unsure = false
 	}
 	w.sent = snapshot.Revision()
 	return w.bookmark(notebookv1.Bookmark_KIND_SNAPSHOT_END)
@@ -145,7 +172,9 @@ func (w *watcher) follow(ctx context.Context, snapshot *inventory.Snapshot) erro
 	bookmarks := time.NewTicker(w.interval)
 	defer bookmarks.Stop()
 	draining := w.service.draining
-	var closing <-chan time.Time
+	lifetime := w.service.watchLimits.MaxLifetime
+	// ±10 %, so that those who came together do not come back together.
+	closing := time.After(time.Duration((0.9 + 0.2*rand.Float64()) * float64(lifetime))) //nolint:gosec // not a secret
 	for {
 		select {
 		case <-snapshot.Superseded():
@@ -195,16 +224,30 @@ func (w *watcher) event(snapshot *inventory.Snapshot, row *inventory.Row, since 
 	if l, ok := snapshot.Location(row.Location); !ok || !w.scope.has(l) {
 		return nil
 	}
+	before := !row.Added(since) // whether the caller knows the notebook
+	now := !row.Deleted && w.scope.filter.match(row.Notebook)
+	if w.matched != nil {
+		if !w.unsure {
+			_, before = w.matched[row.Name]
+		}
+		if now {
+			w.matched[row.Name] = struct{}{}
+		} else {
+			delete(w.matched, row.Name)
+		}
+	}
 	event := &notebookv1.NotebookEvent{Notebook: row.Notebook}
 	switch {
-	case row.Deleted && row.Added(since):
-		return nil // came and went unseen
+	case now && before:
+		event.Type, event.ChangedFields = notebookv1.NotebookEvent_TYPE_MODIFIED, row.ChangedSince(since)
+	case now:
+		event.Type = notebookv1.NotebookEvent_TYPE_ADDED
+	case !before:
+		return nil // never seen
 	case row.Deleted:
 		event.Type = notebookv1.NotebookEvent_TYPE_DELETED
-	case row.Added(since):
-		event.Type = notebookv1.NotebookEvent_TYPE_ADDED
 	default:
-		event.Type, event.ChangedFields = notebookv1.NotebookEvent_TYPE_MODIFIED, row.ChangedSince(since)
+		event.Type = notebookv1.NotebookEvent_TYPE_LEFT_FILTER
 	}
 	return event
 }

@@ -90,7 +90,8 @@ const (
 	NotebookEvent_TYPE_MODIFIED NotebookEvent_Type = 2
 	// It is gone from its cloud. `notebook` is the last known version.
 	NotebookEvent_TYPE_DELETED NotebookEvent_Type = 3
-	// It exists, but no longer matches the filter.
+	// It exists, but no longer matches the filter. After a resume it may be one
+	// that this watch never told.
 	NotebookEvent_TYPE_LEFT_FILTER NotebookEvent_Type = 4
 )
 
@@ -202,11 +203,17 @@ type ListRequest struct {
 	// Where to look: empty for everywhere, `clouds/{cloud}`, or
 	// `clouds/{cloud}/locations/{location}`. `-` stands for any cloud or location.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// Filter in the language of AIP-160. Not supported yet: a value is refused
-	// with UNIMPLEMENTED.
+	// Filter in the language of AIP-160, over every field of Notebook and over
+	// `cloud` and `location`, the bare ids from the name. For example
+	// `state = RUNNING AND resources.accelerator.count >= 1`, or
+	// `image.uri = "*pytorch*"`. OR binds tighter than AND. A comparison with a
+	// value that is not there is false, and `NOT` is always the opposite.
+	// INVALID_ARGUMENT / FILTER_INVALID names the field and position of a fault.
+	// docs/filter.md has the whole language.
 	Filter string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Order as in AIP-132. Not supported yet: a value is refused with
-	// UNIMPLEMENTED. The order is by `name`.
+	// Order as in AIP-132: `name` (the default), `display_name`, `state`,
+	// `create_time`, `update_time` and `expire_time`, each alone or with ` desc`.
+	// `name` decides between equals.
 	OrderBy string `protobuf:"bytes,3,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// Most notebooks to return: 50 when 0, at most 1000; more is taken as 1000.
 	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -459,8 +466,9 @@ type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where to look, as in `ListRequest.parent`.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// Filter in the language of AIP-160. Not supported yet: a value is refused
-	// with UNIMPLEMENTED.
+	// Filter, as in `ListRequest.filter`. A notebook that begins to match is
+	// `ADDED`, one that ceases to is `LEFT_FILTER`; only one that is gone from its
+	// cloud is `DELETED`.
 	Filter string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Continue after this token, from a WatchResponse or ListResponse for the same
 	// parent and filter. Without it the watch begins with a snapshot.

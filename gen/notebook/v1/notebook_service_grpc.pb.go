@@ -38,8 +38,10 @@ type NotebookServiceClient interface {
 	// List returns the known notebooks, ordered by name, a page at a time.
 	//
 	// It fails with UNAVAILABLE only when nothing is known of any selected
-	// location, or when none could be read as fresh as `max_staleness` asks. Pages are keyed by name: a notebook that exists throughout is
-	// returned exactly once, whatever is added or removed between pages.
+	// location, or when none could be read as fresh as `max_staleness` asks. A
+	// notebook that exists throughout is returned exactly once, whatever is added,
+	// removed or changed between pages. (In an order by values that change, that
+	// holds for two minutes from page to page, on one server.)
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// Watch tells the notebooks that exist and then every change, until the
 	// caller leaves or the server stops.
@@ -54,7 +56,12 @@ type NotebookServiceClient interface {
 	//  3. Changes as they are seen, and a `location` event whenever a location
 	//     changes its state.
 	//  4. A `HEARTBEAT` bookmark at every `bookmark_interval`.
-	//  5. A `CLOSING` bookmark when the server stops.
+	//  5. A `CLOSING` bookmark when the server stops, or after an hour or so: come
+	//     again with its token.
+	//
+	// A reader that takes no frame for 30 seconds is ended with
+	// RESOURCE_EXHAUSTED / SLOW_READER, and a caller with too many watches is
+	// refused with RESOURCE_EXHAUSTED / TOO_MANY_WATCHES.
 	//
 	// A reconnecting caller that sends the last `resume_token` it got misses
 	// nothing: delivery is at least once across reconnects, without a gap for as
@@ -139,8 +146,10 @@ type NotebookServiceServer interface {
 	// List returns the known notebooks, ordered by name, a page at a time.
 	//
 	// It fails with UNAVAILABLE only when nothing is known of any selected
-	// location, or when none could be read as fresh as `max_staleness` asks. Pages are keyed by name: a notebook that exists throughout is
-	// returned exactly once, whatever is added or removed between pages.
+	// location, or when none could be read as fresh as `max_staleness` asks. A
+	// notebook that exists throughout is returned exactly once, whatever is added,
+	// removed or changed between pages. (In an order by values that change, that
+	// holds for two minutes from page to page, on one server.)
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Watch tells the notebooks that exist and then every change, until the
 	// caller leaves or the server stops.
@@ -155,7 +164,12 @@ type NotebookServiceServer interface {
 	//  3. Changes as they are seen, and a `location` event whenever a location
 	//     changes its state.
 	//  4. A `HEARTBEAT` bookmark at every `bookmark_interval`.
-	//  5. A `CLOSING` bookmark when the server stops.
+	//  5. A `CLOSING` bookmark when the server stops, or after an hour or so: come
+	//     again with its token.
+	//
+	// A reader that takes no frame for 30 seconds is ended with
+	// RESOURCE_EXHAUSTED / SLOW_READER, and a caller with too many watches is
+	// refused with RESOURCE_EXHAUSTED / TOO_MANY_WATCHES.
 	//
 	// A reconnecting caller that sends the last `resume_token` it got misses
 	// nothing: delivery is at least once across reconnects, without a gap for as
