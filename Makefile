@@ -27,6 +27,14 @@ run: build ## Run the server on two simulated clouds.
 test: ## Run all tests with the race detector.
 	$(GO) test -race -shuffle=on ./...
 
+.PHONY: matrix
+matrix: ## Run every cell of the fault matrix.
+	$(GO) test -race -parallel 8 -run '^TestFaultMatrix$$' ./cmd/server -matrix
+
+.PHONY: test-browser
+test-browser: ## Run the tests that need a browser (Debian: chromium).
+	$(GO) test -race -count=1 -tags browser -run '^TestBrowser' ./cmd/server/
+
 FUZZTIME ?= 2m
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (2m).

@@ -94,9 +94,9 @@ const (
 	// readBackFor bounds how long a change waits to be seen in the cloud.
 	readBackFor = 10 * time.Second
 	// answerMargin is kept of the caller's deadline for the answer's way home:
-	// an eighth of the time left, within these bounds.
+	// a quarter of the time left, within these bounds.
 	minAnswerMargin = 250 * time.Millisecond
-	maxAnswerMargin = time.Second
+	maxAnswerMargin = 2 * time.Second
 )
 
 // Change makes one change, or plans it. Its errors are those of this package,
@@ -226,7 +226,7 @@ func (c *Changer) readBack(ctx context.Context, row *inventory.Row, req Request)
 	limit := readBackFor
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)
-		limit = min(limit, left-min(max(left/8, minAnswerMargin), maxAnswerMargin))
+		limit = min(limit, left-min(max(left/4, minAnswerMargin), maxAnswerMargin))
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
