@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/upstream/cloudsim"
 )
 
 // lines opens a watch over REST.
@@ -145,5 +146,37 @@ func TestOneCloudStopped(t *testing.T) {
 	}
 	if code, _ := p.get(t, "/readyz"); code != http.StatusOK {
 		t.Errorf("readyz: %d", code)
+	}
+}
+
+// TestStopWithReadersThatNeverRead: whoever does not even take its last frame
+// cannot hold the process.
+func TestStopWithReadersThatNeverRead(t *testing.T) {
+	fleet, err := cloudsim.Start(cloudsim.Config{Notebooks: 600})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fleet.Close)
+	p := start(t, "drain: 1s\n"+fleet.ServerConfig())
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for range 3 {
+		stream, err := p.Watch(ctx, &notebookv1.WatchRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// One frame, so that it has begun; the snapshot is far larger than what
+		// the connection takes unread.
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.lines(t, "/v1/notebooks:watch")
+	started := time.Now()
+	if err := p.stop(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(started); took > p.server.cfg.Drain+5*time.Second {
+		t.Errorf("stopping took %v with a drain time of %v", took, p.server.cfg.Drain)
 	}
 }
