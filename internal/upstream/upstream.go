@@ -59,6 +59,46 @@ type Finder interface {
 	Find(ctx context.Context, location, id string) (Notebook, error)
 }
 
+// Recreator is a Provider whose cloud changes the image of a notebook only by
+// making another one ([ChangeImageRecreate]). Each method makes one attempt of
+// one step; what follows what is not its business. An error whose Sent is false
+// is a promise that the cloud was not asked.
+type Recreator interface {
+	Finder
+
+	// ResolveImage finds an image that a new notebook in the location can have.
+	// image is its reference, or its name and tag. KindImageNotFound: there is
+	// none that is complete and for such accelerators.
+	ResolveImage(ctx context.Context, location, image, accelerator string) (ImageRef, error)
+	// Create asks for a new notebook and returns its id. It is being made when
+	// Create returns, under a name that the cloud chose.
+	Create(ctx context.Context, location string, spec NotebookSpec) (id string, err error)
+	// Stop asks that a notebook stops; keep says whether what is in its own file
+	// system is kept for the next start. Success when it has stopped already.
+	Stop(ctx context.Context, location, id string, keep bool) error
+	// Start asks that a stopped notebook starts.
+	Start(ctx context.Context, location, id string) error
+	// Rename gives a notebook another name.
+	Rename(ctx context.Context, location, id, name string) error
+	// Release deletes a notebook for good.
+	Release(ctx context.Context, location, id string) error
+}
+
+// ImageRef is an image as its cloud wants it named.
+type ImageRef struct {
+	URI       string // full reference with registry and tag
+	Name      string // name and tag
+	SizeBytes int64
+}
+
+// NotebookSpec is what a new notebook is made of.
+type NotebookSpec struct {
+	Image         ImageRef
+	Accelerator   string // kind of card, as in Accelerator.Type
+	Cards         int32
+	ResourceGroup string // code of the pool of cards
+}
+
 // Capabilities is what a cloud can do, as data.
 type Capabilities struct {
 	// ChangeImage says how an image is changed.
@@ -85,6 +125,9 @@ const (
 	// ChangeImageInPlace means that the notebook keeps its id, and that it has
 	// to be stopped for the change to be free of consequences.
 	ChangeImageInPlace
+	// ChangeImageRecreate means that the Provider is a Recreator, and that its
+	// ChangeImage fails with KindUnsupported.
+	ChangeImageRecreate
 )
 
 // Location is a part of a cloud that is listed on its own: a CoresHub zone or
