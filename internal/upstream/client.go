@@ -222,7 +222,8 @@ type Response struct {
 // refused instead, in case its context allows longer.
 const maxBudgetWait = time.Minute
 
-// Do makes one attempt at a call. It returns nil, an *Error, or the context's
+// Do makes one attempt at a call. (A read on a kept connection that turns out to
+// be closed is sent once more by net/http; a write never is.) It returns nil, an *Error, or the context's
 // error when ctx ended first.
 func (c *Client) Do(ctx context.Context, call Call) error {
 	start := time.Now()

@@ -60,6 +60,22 @@ var kindNames = map[Kind]string{
 // String returns the kind as it stands in logs and metric labels.
 func (k Kind) String() string { return kindNames[k] }
 
+// MarshalText implements encoding.TextMarshaler: what is stored names kinds, so
+// that their numbers may change.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler. A word that is none is
+// KindBadResponse, as everything unknown is.
+func (k *Kind) UnmarshalText(text []byte) error {
+	*k = KindBadResponse
+	for kind, name := range kindNames {
+		if name == string(text) {
+			*k = kind
+		}
+	}
+	return nil
+}
+
 // TripsBreaker reports whether a failure of this kind counts against a breaker.
 func (k Kind) TripsBreaker() bool {
 	switch k {

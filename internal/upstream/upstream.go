@@ -251,6 +251,9 @@ type ImageRequest struct {
 	ImageType string
 	// Credential is the login for a private registry, or nil.
 	Credential *RegistryCredential
+	// RequestID, unless nil, is where the cloud's own id of the call goes, if it
+	// gives one with its success.
+	RequestID *string
 }
 
 // RegistryCredential is a login for a private image registry.

@@ -36,8 +36,8 @@ func TestConformance(t *testing.T) {
 		sim  func(*cloudsim.CoresHubSettings)
 	}{
 		{"as documented", nil, nil},
-		{"errors by HTTP status, strict signature, newest first", nil, func(s *cloudsim.CoresHubSettings) {
-			s.Errors, s.StrictSignature, s.NewestFirst = "http", true, true
+		{"errors by HTTP status, strict signature, newest first, smaller pages", nil, func(s *cloudsim.CoresHubSettings) {
+			s.Errors, s.StrictSignature, s.NewestFirst, s.PageCap = "http", true, true, 50
 		}},
 		{
 			"body signed, times with a zone", func(c *coreshub.Config) { c.SignBody = "md5" },
@@ -93,7 +93,7 @@ func subject(
 		t.Fatal(err)
 	}
 	s := upstreamtest.Subject{
-		Provider: provider, Simulator: sim, Location: zone,
+		Provider: provider, Simulator: sim, Location: zone, PageSize: sim.Settings().PageCap,
 		Image: &upstream.ImageRequest{
 			Location: zone, NotebookID: cloudsim.CoresHubNotebook, Namespace: strings.ToLower(cloudsim.CoresHubUserID),
 			Image: "registry.example.com/team/conformance:1", ImageType: "custom",

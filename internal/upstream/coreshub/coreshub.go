@@ -205,8 +205,8 @@ func (p *Provider) List(ctx context.Context, zone string) ([]upstream.Notebook, 
 	found := map[string]upstream.Notebook{}
 	for _, namespace := range p.cfg.Namespaces {
 		pages := upstream.Pager{Limit: pageLimit, MaxPages: p.maxPages}
-		for !pages.Done() {
-			if err := p.listPage(ctx, zone, namespace, &pages, found); err != nil {
+		for full := pageLimit; !pages.Done(); {
+			if err := p.listPage(ctx, zone, namespace, &pages, &full, found); err != nil {
 				return nil, err
 			}
 		}
@@ -225,9 +225,12 @@ const (
 	opChangeImage = "change_image"
 )
 
-// listPage reads the page that pages asks for into found.
+// listPage reads the page that pages asks for into found. full is how many rows
+// a full page has.
 // API: https://docs.coreshub.cn/console/developer/api/list/notebooks/get_notebook
-func (p *Provider) listPage(ctx context.Context, zone, namespace string, pages *upstream.Pager, found map[string]upstream.Notebook) error {
+func (p *Provider) listPage(
+	ctx context.Context, zone, namespace string, pages *upstream.Pager, full *int, found map[string]upstream.Notebook,
+) error {
 	call := p.call(http.MethodGet, p.path(namespace), url.Values{
 		"zone":     {zone},
 		"order_by": {"created_at"},
@@ -253,7 +256,14 @@ func (p *Provider) listPage(ctx context.Context, zone, namespace string, pages *
 				found[n.ID] = n
 			}
 		}
-		if problem := pages.Take(pages.Offset(), ids, len(rows) < pageLimit); problem != "" {
+		// A page that is not full is the last. Only if the first one is short and
+		// the cloud counts more, it may be that it gives no larger pages; its
+		// count is not trusted further than that.
+		if pages.Offset() == 0 && len(rows) > 0 && len(rows) < *full && a.counts > len(rows) {
+			*full = len(rows)
+		}
+		last := len(rows) < *full
+		if problem := pages.Take(pages.Offset(), ids, last); problem != "" {
 			return a.bad(problem)
 		}
 		return nil
@@ -305,6 +315,9 @@ func (p *Provider) ChangeImage(ctx context.Context, req upstream.ImageRequest) (
 		a, err := open(resp)
 		if err != nil {
 			return err
+		}
+		if req.RequestID != nil {
+			*req.RequestID = a.requestID
 		}
 		n, err := a.notebook(p.zone, namespace)
 		if err != nil {

@@ -138,12 +138,14 @@ type envelope struct {
 	Detail  upstream.Text   `json:"detail"` // of the vendor's framework, when it answers itself
 	Meta    json.RawMessage `json:"meta"`
 	Data    json.RawMessage `json:"data"`
+	Counts  upstream.Text   `json:"counts"`
 }
 
 // answer is an envelope that says success.
 type answer struct {
 	data      json.RawMessage
 	requestID string
+	counts    int // what a list says there is in all; zero when it says nothing
 }
 
 // bad is the error for an answer that says success and makes no sense. what is
@@ -183,7 +185,8 @@ func open(resp upstream.Response) (answer, error) {
 	case code != 0:
 		e.Code, e.Kind = strconv.Itoa(code), kindOf(code, resp.Status)
 	case resp.Status == http.StatusOK:
-		return answer{data: env.Data, requestID: requestID}, nil
+		counts, _ := strconv.Atoi(string(env.Counts)) // a hint at best
+		return answer{data: env.Data, requestID: requestID, counts: counts}, nil
 	}
 	if (resp.Status == http.StatusForbidden || code == http.StatusForbidden) && e.Kind == upstream.KindDenied && quotaText(message) {
 		e.Kind = upstream.KindThrottled
