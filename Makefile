@@ -45,6 +45,12 @@ fuzz: ## Run every fuzz target for FUZZTIME (2m).
 		done; \
 	done
 
+# Two durations in a row are their sum: the test ends itself in time.
+SOAK ?= 10m
+.PHONY: soak
+soak: ## Let clouds fail and watchers reconnect for SOAK (10m), and compare.
+	$(GO) test -race -v -count=1 -run '^TestSoak$$' -timeout $(SOAK)15m ./cmd/server -soak $(SOAK)
+
 .PHONY: bench
 bench: ## Run the benchmarks.
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -224,11 +224,24 @@ func doorCases(pageToken, resumeToken string) []doorCase {
 			path: "/v1/clouds/none", code: codes.NotFound, reason: "CLOUD_NOT_FOUND",
 		},
 		{
-			name: "history, which is not there yet", grpc: func(ctx context.Context, p *process) error {
-				_, err := p.changes.ListImageChanges(ctx, &notebookv1.ListImageChangesRequest{})
+			name: "query that is not UTF-8", path: "/v1/notebooks:watch?resumeToken=%ff", code: codes.InvalidArgument, reason: "INVALID_FIELD", field: "resumeToken",
+		},
+		{
+			name: "path that is not UTF-8", path: "/v1/clouds/%ff/notebooks", code: codes.InvalidArgument, reason: "INVALID_FIELD", field: "path",
+		},
+		{
+			name: "unknown image change", grpc: func(ctx context.Context, p *process) error {
+				_, err := p.changes.GetImageChange(ctx, &notebookv1.GetImageChangeRequest{Name: "imageChanges/none"})
 				return err
 			},
-			path: "/v1/imageChanges", code: codes.Unimplemented, reason: "OPERATION_NOT_SUPPORTED",
+			path: "/v1/imageChanges/none", code: codes.NotFound, reason: "IMAGE_CHANGE_NOT_FOUND",
+		},
+		{
+			name: "foreign page token of the history", grpc: func(ctx context.Context, p *process) error {
+				_, err := p.changes.ListImageChanges(ctx, &notebookv1.ListImageChangesRequest{PageToken: pageToken})
+				return err
+			},
+			path: "/v1/imageChanges?pageToken=" + pageToken, code: codes.InvalidArgument, reason: "PAGE_TOKEN_INVALID", field: "page_token",
 		},
 	}
 }

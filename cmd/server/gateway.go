@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
@@ -35,6 +37,7 @@ const maxMessage = 16 << 20
 // newGateway returns the REST API: every call goes through conn to the gRPC
 // server, and so through its interceptors.
 func newGateway(ctx context.Context, conn *grpc.ClientConn) (http.Handler, error) {
+	parseStrictly()
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{runtime.JSONPb{
 			// An unknown field is an error, not something to be ignored.
@@ -42,12 +45,13 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn) (http.Handler, error
 		}}),
 		runtime.WithErrorHandler(writeError),
 		runtime.WithRoutingErrorHandler(writeRoutingError),
-		runtime.SetQueryParameterParser(strictQuery{}),
 		// The request's own headers are nobody's business behind the gateway.
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 	)
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
-		notebookv1.RegisterNotebookServiceHandler,
+		func(ctx context.Context, mux *runtime.ServeMux, conn *grpc.ClientConn) error {
+			return notebookv1.RegisterNotebookServiceHandlerClient(ctx, mux, sseClient{notebookv1.NewNotebookServiceClient(conn)})
+		},
 		notebookv1.RegisterCloudServiceHandler,
 		notebookv1.RegisterImageChangeServiceHandler,
 	} {
@@ -57,7 +61,7 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn) (http.Handler, error
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxMessage)
-		mux.ServeHTTP(w, r)
+		mux.ServeHTTP(w, offerEvents(w, r))
 	}), nil
 }
 
@@ -90,11 +94,18 @@ type strictQuery struct{}
 
 var defaultQuery runtime.DefaultQueryParser
 
+// parseStrictly makes strictQuery the parser of all gateways. It looks like an
+// option of one gateway, but is a variable of the library's.
+var parseStrictly = sync.OnceFunc(func() { runtime.SetQueryParameterParser(strictQuery{})(nil) })
+
 // Parse implements runtime.QueryParameterParser.
 func (strictQuery) Parse(msg proto.Message, values url.Values, filter *utilities.DoubleArray) error {
-	for name := range values {
+	for name, texts := range values {
 		if !hasField(msg.ProtoReflect().Descriptor(), strings.Split(name, ".")) {
-			return queryError{name, "no such query parameter"}
+			return queryError{strings.ToValidUTF8(name, "?"), "no such query parameter"}
+		}
+		if slices.ContainsFunc(texts, func(text string) bool { return !utf8.ValidString(text) }) {
+			return queryError{name, "is not UTF-8"}
 		}
 	}
 	if err := defaultQuery.Parse(msg, values, filter); err != nil {
@@ -156,6 +167,9 @@ func complete(err error) error {
 		if _, ok := detail.(*errdetails.ErrorInfo); ok {
 			return err
 		}
+	}
+	if strings.Contains(st.Message(), "invalid UTF-8") { // of the path: the request could not even be sent
+		return service.InvalidFields(service.FieldViolation{Field: "path", Problem: "is not UTF-8"})
 	}
 	reason, message := notebookv1.ErrorReason_ERROR_REASON_INTERNAL, "internal error; the log of notebookd has the details"
 	switch st.Code() {

@@ -107,6 +107,8 @@ const (
 	// CANCELLED or DEADLINE_EXCEEDED. The caller left, or its deadline passed,
 	// before the answer was there.
 	ErrorReason_ERROR_REASON_CALLER_GONE ErrorReason = 31
+	// NOT_FOUND. No such image change is known.
+	ErrorReason_ERROR_REASON_IMAGE_CHANGE_NOT_FOUND ErrorReason = 32
 )
 
 // Enum value maps for ErrorReason.
@@ -144,6 +146,7 @@ var (
 		29: "ERROR_REASON_RATE_LIMITED",
 		30: "ERROR_REASON_INTERNAL",
 		31: "ERROR_REASON_CALLER_GONE",
+		32: "ERROR_REASON_IMAGE_CHANGE_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -178,6 +181,7 @@ var (
 		"ERROR_REASON_RATE_LIMITED":               29,
 		"ERROR_REASON_INTERNAL":                   30,
 		"ERROR_REASON_CALLER_GONE":                31,
+		"ERROR_REASON_IMAGE_CHANGE_NOT_FOUND":     32,
 	}
 )
 
@@ -212,7 +216,7 @@ var File_notebook_v1_errors_proto protoreflect.FileDescriptor
 
 const file_notebook_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18notebook/v1/errors.proto\x12\vnotebook.v1*\xe3\b\n" +
+	"\x18notebook/v1/errors.proto\x12\vnotebook.v1*\x8c\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19ERROR_REASON_CIRCUIT_OPEN\x10\x01\x12\"\n" +
@@ -246,7 +250,8 @@ const file_notebook_v1_errors_proto_rawDesc = "" +
 	"\x1eERROR_REASON_PERMISSION_DENIED\x10\x1c\x12\x1d\n" +
 	"\x19ERROR_REASON_RATE_LIMITED\x10\x1d\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x1e\x12\x1c\n" +
-	"\x18ERROR_REASON_CALLER_GONE\x10\x1fB;Z9github.com/notebookd/notebookd/gen/notebook/v1;notebookv1b\x06proto3"
+	"\x18ERROR_REASON_CALLER_GONE\x10\x1f\x12'\n" +
+	"#ERROR_REASON_IMAGE_CHANGE_NOT_FOUND\x10 B;Z9github.com/notebookd/notebookd/gen/notebook/v1;notebookv1b\x06proto3"
 
 var (
 	file_notebook_v1_errors_proto_rawDescOnce sync.Once

@@ -329,7 +329,7 @@ func (x *ListImageChangesResponse) GetNextPageToken() string {
 // what became of it. It never holds a registry password.
 type ImageChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Resource name, `imageChanges/{id}`. Empty while no history is kept.
+	// Resource name, `imageChanges/{id}`. Empty for what was only planned.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The notebook to change.
 	Notebook string `protobuf:"bytes,2,opt,name=notebook,proto3" json:"notebook,omitempty"`
@@ -343,7 +343,8 @@ type ImageChange struct {
 	Phase ImageChange_Phase `protobuf:"varint,6,opt,name=phase,proto3,enum=notebook.v1.ImageChange_Phase" json:"phase,omitempty"`
 	// Consequences of the change.
 	Warnings []*ImageChange_Warning `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// Who asked.
+	// Who asked: the address of the caller, as callers do not identify themselves
+	// yet.
 	Principal string `protobuf:"bytes,8,opt,name=principal,proto3" json:"principal,omitempty"`
 	// Why, in the words of who asked.
 	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -357,8 +358,14 @@ type ImageChange struct {
 	Failure *ImageChange_Failure `protobuf:"bytes,13,opt,name=failure,proto3" json:"failure,omitempty"`
 	// The cloud's id of the call.
 	CloudRequestId string `protobuf:"bytes,14,opt,name=cloud_request_id,json=cloudRequestId,proto3" json:"cloud_request_id,omitempty"`
-	// Whether anything was sent to the cloud.
-	Sent          bool `protobuf:"varint,15,opt,name=sent,proto3" json:"sent,omitempty"`
+	// Whether anything that changes may have reached the cloud.
+	Sent bool `protobuf:"varint,15,opt,name=sent,proto3" json:"sent,omitempty"`
+	// What is done, in order, in words.
+	Steps []string `protobuf:"bytes,16,rep,name=steps,proto3" json:"steps,omitempty"`
+	// The kind of image asked for.
+	ImageType string `protobuf:"bytes,17,opt,name=image_type,json=imageType,proto3" json:"image_type,omitempty"`
+	// The warnings that were accepted.
+	Acknowledged  []string `protobuf:"bytes,18,rep,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -498,6 +505,27 @@ func (x *ImageChange) GetSent() bool {
 	return false
 }
 
+func (x *ImageChange) GetSteps() []string {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *ImageChange) GetImageType() string {
+	if x != nil {
+		return x.ImageType
+	}
+	return ""
+}
+
+func (x *ImageChange) GetAcknowledged() []string {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return nil
+}
+
 // Warning is a consequence that a caller has to accept by name.
 type ImageChange_Warning struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -634,7 +662,7 @@ const file_notebook_v1_image_change_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\tpageToken\"\x81\x01\n" +
 	"\x18ListImageChangesResponse\x12=\n" +
 	"\rimage_changes\x18\x01 \x03(\v2\x18.notebook.v1.ImageChangeR\fimageChanges\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe4\b\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbd\t\n" +
 	"\vImageChange\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xe2A\x01\bR\x04name\x12\x1a\n" +
 	"\bnotebook\x18\x02 \x01(\tR\bnotebook\x12!\n" +
@@ -655,7 +683,11 @@ const file_notebook_v1_image_change_service_proto_rawDesc = "" +
 	"updateTime\x12:\n" +
 	"\afailure\x18\r \x01(\v2 .notebook.v1.ImageChange.FailureR\afailure\x12(\n" +
 	"\x10cloud_request_id\x18\x0e \x01(\tR\x0ecloudRequestId\x12\x12\n" +
-	"\x04sent\x18\x0f \x01(\bR\x04sent\x1a7\n" +
+	"\x04sent\x18\x0f \x01(\bR\x04sent\x12\x14\n" +
+	"\x05steps\x18\x10 \x03(\tR\x05steps\x12\x1d\n" +
+	"\n" +
+	"image_type\x18\x11 \x01(\tR\timageType\x12\"\n" +
+	"\facknowledged\x18\x12 \x03(\tR\facknowledged\x1a7\n" +
 	"\aWarning\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x1at\n" +

@@ -27,10 +27,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ImageChangeService tells what became of image changes: history and audit.
-//
-// This version of notebookd keeps no history: both calls answer UNIMPLEMENTED /
-// OPERATION_NOT_SUPPORTED.
+// ImageChangeService tells what became of image changes: history and audit. A
+// change is kept for 90 days after it last went on.
 type ImageChangeServiceClient interface {
 	// GetImageChange returns one image change.
 	GetImageChange(ctx context.Context, in *GetImageChangeRequest, opts ...grpc.CallOption) (*GetImageChangeResponse, error)
@@ -70,10 +68,8 @@ func (c *imageChangeServiceClient) ListImageChanges(ctx context.Context, in *Lis
 // All implementations must embed UnimplementedImageChangeServiceServer
 // for forward compatibility.
 //
-// ImageChangeService tells what became of image changes: history and audit.
-//
-// This version of notebookd keeps no history: both calls answer UNIMPLEMENTED /
-// OPERATION_NOT_SUPPORTED.
+// ImageChangeService tells what became of image changes: history and audit. A
+// change is kept for 90 days after it last went on.
 type ImageChangeServiceServer interface {
 	// GetImageChange returns one image change.
 	GetImageChange(context.Context, *GetImageChangeRequest) (*GetImageChangeResponse, error)

@@ -675,7 +675,7 @@ type WatchResponse_Bookmark struct {
 }
 
 type WatchResponse_ImageChange struct {
-	// An image change went on. Not sent by this version.
+	// An image change went on. A watch begins with those that are under way.
 	ImageChange *ImageChange `protobuf:"bytes,5,opt,name=image_change,json=imageChange,proto3,oneof"`
 }
 
@@ -819,7 +819,11 @@ func (x *Bookmark) GetKind() Bookmark_Kind {
 type Reset struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Why: `TOKEN_EXPIRED` when the token is older than deletions are remembered,
-	// `LOG_REPLACED` when it belongs to a log that no longer exists.
+	// `LOG_REPLACED` when it belongs to a log that no longer exists,
+	// `SNAPSHOT_INCOMPLETE` when it is from before the end of a snapshot,
+	// `TOKEN_INVALID` when the `Last-Event-ID` of an EventSource is no token of
+	// this watch (Server-Sent Events only; elsewhere such a token is
+	// INVALID_ARGUMENT).
 	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -874,21 +878,23 @@ type ChangeImageRequest struct {
 	ImageType string `protobuf:"bytes,3,opt,name=image_type,json=imageType,proto3" json:"image_type,omitempty"`
 	// Login for a private registry. It is sent to the cloud and kept nowhere.
 	RegistryCredential *RegistryCredential `protobuf:"bytes,4,opt,name=registry_credential,json=registryCredential,proto3" json:"registry_credential,omitempty"`
-	// Id of the request, a UUID. Not supported yet: a value is refused with
-	// UNIMPLEMENTED.
+	// Id of the request, a UUID. The same id with the same arguments returns the
+	// same change, also after a crash; with others it is INVALID_ARGUMENT /
+	// REQUEST_ID_REUSED. The password of the login is none of the arguments.
 	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Fail with ABORTED / ETAG_MISMATCH when the notebook is not at this version.
 	Etag string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Do every check and return the plan with its warnings; send nothing.
 	ValidateOnly bool `protobuf:"varint,7,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// Codes of the warnings that the caller accepts. NOTEBOOK_RUNNING: the
-	// notebook is not stopped, and unsaved work in it may be lost.
+	// notebook is not stopped, and unsaved work in it may be lost. Where another
+	// notebook is made: NOTEBOOK_ID_CHANGES, CONTAINER_DATA_LOST, ADDRESSES_CHANGE,
+	// MOUNTS_NOT_RESTORED, ACCELERATOR_MAY_BE_LOST.
 	Acknowledge []string `protobuf:"bytes,8,rep,name=acknowledge,proto3" json:"acknowledge,omitempty"`
-	// Why the image is changed, for the audit. Not supported yet: a value is
-	// refused with UNIMPLEMENTED.
+	// Why the image is changed, for the audit.
 	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
-	// How long to wait for the end. Not supported yet: a value is refused with
-	// UNIMPLEMENTED.
+	// How long to wait for the end: as long as the deadline allows, at most a
+	// minute, when unset. 0s answers as soon as the change is stored.
 	Wait          *durationpb.Duration `protobuf:"bytes,10,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

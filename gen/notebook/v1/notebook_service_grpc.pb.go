@@ -69,19 +69,26 @@ type NotebookServiceClient interface {
 	// to another log, a `reset` event comes first, and then a full snapshot.
 	//
 	// Over REST each line is one JSON object, `{"result": WatchResponse}` or a
-	// final `{"error": Status}`.
+	// final `{"error": Status}`; with `Accept: text/event-stream` the frames come
+	// as Server-Sent Events. docs/watch.md has the guarantees in full.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// ChangeImage gives a notebook another image.
 	//
-	// On CoresHub the notebook keeps its id and the image takes effect at its
-	// next start. SCNet has no such call: UNIMPLEMENTED / OPERATION_NOT_SUPPORTED.
+	// On CoresHub the notebook keeps its id and the image takes effect at its next
+	// start. On SCNet another notebook is made with the image, gets the old one's
+	// name, and the old one is released last; it survives every failure before
+	// that. What a change brings with it has to be accepted by name in
+	// `acknowledge`: FAILED_PRECONDITION / WARNINGS_NOT_ACKNOWLEDGED lists what is
+	// missing. `validate_only` makes every check and returns the plan.
 	//
-	// The cloud is asked once and never again for the same request. The answer
-	// comes when the new image was read back, or with phase `VERIFYING` when that
-	// takes longer than the caller's deadline or ten seconds. When the cloud's
-	// answer was lost the call fails with UNKNOWN / OUTCOME_UNKNOWN: read the
-	// notebook before trying again. Setting the image that is already set
-	// succeeds as `UNCHANGED`.
+	// The intent is stored before the cloud is asked, and the cloud is asked once.
+	// The answer comes when the change has ended and was read back, or after `wait`
+	// with the phase that it is in. A refusal of the cloud is an error. When the
+	// cloud's answer was lost and reading back does not settle it in time, the call
+	// fails with UNKNOWN / OUTCOME_UNKNOWN and the change's name in `change`: it is
+	// settled later, by reading. A second change of the notebook meanwhile is
+	// ABORTED / CHANGE_IN_PROGRESS, unless it is the same, which joins. Setting the
+	// image that is already set succeeds as `UNCHANGED`.
 	ChangeImage(ctx context.Context, in *ChangeImageRequest, opts ...grpc.CallOption) (*ChangeImageResponse, error)
 }
 
@@ -177,19 +184,26 @@ type NotebookServiceServer interface {
 	// to another log, a `reset` event comes first, and then a full snapshot.
 	//
 	// Over REST each line is one JSON object, `{"result": WatchResponse}` or a
-	// final `{"error": Status}`.
+	// final `{"error": Status}`; with `Accept: text/event-stream` the frames come
+	// as Server-Sent Events. docs/watch.md has the guarantees in full.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// ChangeImage gives a notebook another image.
 	//
-	// On CoresHub the notebook keeps its id and the image takes effect at its
-	// next start. SCNet has no such call: UNIMPLEMENTED / OPERATION_NOT_SUPPORTED.
+	// On CoresHub the notebook keeps its id and the image takes effect at its next
+	// start. On SCNet another notebook is made with the image, gets the old one's
+	// name, and the old one is released last; it survives every failure before
+	// that. What a change brings with it has to be accepted by name in
+	// `acknowledge`: FAILED_PRECONDITION / WARNINGS_NOT_ACKNOWLEDGED lists what is
+	// missing. `validate_only` makes every check and returns the plan.
 	//
-	// The cloud is asked once and never again for the same request. The answer
-	// comes when the new image was read back, or with phase `VERIFYING` when that
-	// takes longer than the caller's deadline or ten seconds. When the cloud's
-	// answer was lost the call fails with UNKNOWN / OUTCOME_UNKNOWN: read the
-	// notebook before trying again. Setting the image that is already set
-	// succeeds as `UNCHANGED`.
+	// The intent is stored before the cloud is asked, and the cloud is asked once.
+	// The answer comes when the change has ended and was read back, or after `wait`
+	// with the phase that it is in. A refusal of the cloud is an error. When the
+	// cloud's answer was lost and reading back does not settle it in time, the call
+	// fails with UNKNOWN / OUTCOME_UNKNOWN and the change's name in `change`: it is
+	// settled later, by reading. A second change of the notebook meanwhile is
+	// ABORTED / CHANGE_IN_PROGRESS, unless it is the same, which joins. Setting the
+	// image that is already set succeeds as `UNCHANGED`.
 	ChangeImage(context.Context, *ChangeImageRequest) (*ChangeImageResponse, error)
 	mustEmbedUnimplementedNotebookServiceServer()
 }
