@@ -45,6 +45,7 @@ type server struct {
 	rows      *inventory.Log
 	sources   []inventory.Source
 	inventory *inventory.Inventory
+	changer   *imagechange.Changer
 	service   *service.Service
 	health    *health.Server
 	grpc      *grpc.Server
@@ -113,8 +114,9 @@ func newServer(ctx context.Context, cfg *config, log *slog.Logger) (_ *server, e
 		return nil, err
 	}
 	s.inventory = inventory.New(inventory.Config{Sources: s.sources, Log: s.rows, Logger: log, Metrics: s.registry})
+	s.changer = imagechange.New(s.inventory, log)
 	s.service = service.New(service.Config{
-		Inventory: s.inventory, Changer: imagechange.New(s.inventory, log), Tokens: tokens, Logger: log,
+		Inventory: s.inventory, Changer: s.changer, Tokens: tokens, Logger: log,
 		Watch: service.WatchLimits(cfg.Watch), Caller: caller,
 	})
 	if err := s.buildGRPC(); err != nil {
@@ -184,7 +186,7 @@ func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "not ready: stopping", http.StatusServiceUnavailable)
 		return
 	}
-	if !s.inventory.Ready() {
+	if !s.inventory.Ready() || !s.changer.Ready() {
 		http.Error(w, "not ready: the first poll of every location has not finished", http.StatusServiceUnavailable)
 		return
 	}
@@ -226,10 +228,15 @@ func (s *server) listen(ctx context.Context) error {
 func (s *server) run(ctx context.Context) error {
 	pollCtx, stopPolling := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopPolling()
-	failed := make(chan error, 4) // one place for each goroutine below
+	failed := make(chan error, 5) // one place for each goroutine below
 	var serving, polling sync.WaitGroup
 	polling.Go(func() {
 		if err := s.inventory.Run(pollCtx); err != nil && pollCtx.Err() == nil {
+			failed <- err
+		}
+	})
+	polling.Go(func() {
+		if err := s.changer.Run(pollCtx, s.rows); err != nil && pollCtx.Err() == nil {
 			failed <- err
 		}
 	})

@@ -1,19 +1,29 @@
-// Package imagechange changes the image of a notebook: it plans, asks the cloud
-// once, and reads back what became of it.
+// Package imagechange changes the image of a notebook: it plans, stores what is
+// to be done, asks the cloud once, reads back what became of it, and remembers.
 //
-// It never sends a change twice, and it keeps no registry password beyond the
-// one call that needs it.
+// The intent is stored before the cloud is called, and every step before it is
+// done. A change is driven by a goroutine of its own, which goes on when the
+// caller leaves, and by the next process when this one dies. No step is sent
+// twice: when an answer was lost, the cloud is read until it is known what it
+// did. A registry password is kept nowhere but in the memory of the process that
+// makes the one call which needs it.
+//
+// It knows no cloud, and nothing of how callers reach it.
 package imagechange
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
@@ -21,16 +31,13 @@ import (
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
-// WarningNotebookRunning is the code of the warning that the notebook is not
-// stopped.
-const WarningNotebookRunning = "NOTEBOOK_RUNNING"
-
 // The refusals that are not a cloud's.
 var (
 	ErrNotFound     = errors.New("no such notebook")
 	ErrEtag         = errors.New("the notebook is not at the version that the etag names")
-	ErrInProgress   = errors.New("another image change of the notebook is under way")
 	ErrNotSupported = errors.New("the cloud cannot change the image of a notebook")
+	ErrReused       = errors.New("the request id was used with other arguments")
+	ErrBusy         = errors.New("the notebook is on its way from one state to another")
 )
 
 // FieldError is a request that does not fit the cloud.
@@ -53,14 +60,27 @@ func (e *WarningsError) Error() string {
 	return "not acknowledged: " + strings.Join(codes, ", ")
 }
 
-// OutcomeUnknownError is a change that was sent and whose answer was lost.
-type OutcomeUnknownError struct{ Err error }
+// InProgressError is another change of the same notebook that is under way.
+type InProgressError struct{ Change string }
 
 // Error implements error.
-func (e *OutcomeUnknownError) Error() string { return "outcome unknown: " + e.Err.Error() }
+func (e *InProgressError) Error() string { return "under way: " + e.Change }
 
-// Unwrap returns what happened to the answer.
-func (e *OutcomeUnknownError) Unwrap() error { return e.Err }
+// OutcomeUnknownError is a change that was sent and of which it is not known
+// yet what became. It is settled later.
+type OutcomeUnknownError struct{ Change string }
+
+// Error implements error.
+func (e *OutcomeUnknownError) Error() string { return "outcome unknown: " + e.Change }
+
+// StoreError is a record that could not be written. Nothing was sent.
+type StoreError struct{ Err error }
+
+// Error implements error.
+func (e *StoreError) Error() string { return "record of the change not stored: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *StoreError) Unwrap() error { return e.Err }
 
 // Request asks for one change.
 type Request struct {
@@ -68,206 +88,341 @@ type Request struct {
 	Image        string
 	ImageType    string
 	Credential   *upstream.RegistryCredential
+	RequestID    string // a UUID, or empty
 	Etag         string
 	ValidateOnly bool
 	Acknowledge  []string
+	Principal    string // who asks
+	Reason       string // why, in the words of who asks
+	// Wait is for how long to wait for the end; nil stands for as long as the
+	// caller's deadline allows, at most a minute.
+	Wait *time.Duration
 }
 
-// Changer changes images. It is safe for concurrent use.
+// digest stands for the arguments that make two requests the same. The password
+// is none of them.
+func (r Request) digest() string {
+	h := sha256.New()
+	user := ""
+	if r.Credential != nil {
+		user = r.Credential.Username
+	}
+	acknowledged := slices.Compact(slices.Sorted(slices.Values(r.Acknowledge)))
+	for _, part := range append([]string{r.Notebook, r.Image, r.ImageType, user}, acknowledged...) {
+		fmt.Fprintf(h, "%d:%s,", len(part), part)
+	}
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
+// Changer changes images. It is safe for concurrent use. Run does the work.
 type Changer struct {
 	inventory *inventory.Inventory
 	log       *slog.Logger
+	book      *book
 
-	mu       sync.Mutex
-	inFlight map[string]bool // by notebook, guarded by mu
+	// pace is the pause between two reads of a cloud while a notebook is being
+	// stopped, made or released.
+	pace time.Duration
+
+	// running is closed, once, when Run has read what is stored.
+	running chan struct{}
+	drivers sync.WaitGroup // one goroutine for each change under way
+
+	mu  sync.Mutex      // guards ctx
+	ctx context.Context //nolint:containedctx // that of Run, for the goroutines that outlive a call
 }
 
-// New returns a Changer. logger may be nil.
+// New returns a Changer that refuses changes until Run has begun. logger may be
+// nil.
 func New(inv *inventory.Inventory, logger *slog.Logger) *Changer {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &Changer{inventory: inv, log: logger, inFlight: map[string]bool{}}
+	return &Changer{inventory: inv, log: logger, book: newBook(logger), pace: 2 * time.Second, running: make(chan struct{})}
+}
+
+// Run takes up the changes that were under way when the last process ended, and
+// makes new ones possible, until ctx ends. It returns once everything that it
+// started has ended, with an error only when the store could not be read.
+func (c *Changer) Run(ctx context.Context, log *inventory.Log) error {
+	bucket, err := log.Bucket(ctx, bucketName, keep)
+	if err != nil {
+		return err
+	}
+	stop, err := c.book.follow(ctx, bucket)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.ctx = ctx
+	c.mu.Unlock()
+	view := c.book.view()
+	view.ids.Scan(func(r *record) bool {
+		if !r.settled() {
+			c.log.Info("image change taken up", "change", r.change.GetName(), "notebook", r.change.GetNotebook(), "step", string(r.Step))
+			c.drive(r, nil, true)
+		}
+		return true
+	})
+	close(c.running)
+	<-ctx.Done()
+	c.drivers.Wait()
+	stop()
+	return nil
+}
+
+// View returns the changes as they are now.
+func (c *Changer) View() *View { return c.book.view() }
+
+// Get returns one change.
+func (c *Changer) Get(name string) (*notebookv1.ImageChange, bool) {
+	r, ok := c.book.view().get(strings.TrimPrefix(name, namePrefix))
+	if !ok {
+		return nil, false
+	}
+	return r.change, true
 }
 
 const (
-	// readBackFor bounds how long a change waits to be seen in the cloud.
-	readBackFor = 10 * time.Second
-	// answerMargin is kept of the caller's deadline for the answer's way home:
-	// a quarter of the time left, within these bounds.
+	// maxWait bounds how long a call waits for the end of a change.
+	maxWait = time.Minute
+	// The time kept of the caller's deadline for the answer's way home: a
+	// quarter of the time left, within these bounds.
 	minAnswerMargin = 250 * time.Millisecond
 	maxAnswerMargin = 2 * time.Second
 )
 
 // Change makes one change, or plans it. Its errors are those of this package,
-// an *upstream.Error, or the context's before anything was sent.
+// an *upstream.Error, or the context's before anything was stored. The change
+// and the notebook that it returns must not be changed.
 func (c *Changer) Change(ctx context.Context, req Request) (*notebookv1.ImageChange, *notebookv1.Notebook, error) {
-	row, ok := c.inventory.Snapshot().Get(req.Notebook)
-	if !ok {
-		return nil, nil, ErrNotFound
-	}
-	source, ok := c.inventory.Source(row.Cloud)
-	if !ok {
-		return nil, nil, ErrNotFound
-	}
-	can := source.Provider.Capabilities()
-	if err := fits(req, can); err != nil {
+	if err := c.open(ctx); err != nil {
 		return nil, nil, err
 	}
-	if !c.begin(req.Notebook) {
-		return nil, nil, ErrInProgress
+	if req.RequestID != "" && !req.ValidateOnly {
+		if r, err := c.replay(ctx, req); r != nil || err != nil {
+			return c.outcome(ctx, r, req, err)
+		}
 	}
-	defer c.end(req.Notebook)
-	// Read again: until now another change may have been under way.
-	if row, ok = c.inventory.Snapshot().Get(req.Notebook); !ok {
-		return nil, nil, ErrNotFound
+	p, err := c.plan(ctx, req)
+	if err != nil {
+		return nil, nil, err
 	}
-	if req.Etag != "" && req.Etag != row.Notebook.GetEtag() {
-		return nil, nil, ErrEtag
+	switch {
+	case req.ValidateOnly && p.unchanged:
+		return in(p.change, notebookv1.ImageChange_PHASE_UNCHANGED), p.row.Notebook, nil
+	case req.ValidateOnly:
+		return in(p.change, notebookv1.ImageChange_PHASE_PLANNED), p.row.Notebook, nil
+	case p.unchanged && req.RequestID == "":
+		return in(p.change, notebookv1.ImageChange_PHASE_UNCHANGED), p.row.Notebook, nil
 	}
-
-	change := &notebookv1.ImageChange{
-		Notebook:   req.Notebook,
-		FromImage:  row.Notebook.GetImage().GetUri(),
-		ToImage:    req.Image,
-		CreateTime: timestamppb.Now(),
-		Warnings:   warnings(row.Notebook),
-	}
-	if hasImage(row.Notebook, req) && req.Credential == nil {
-		change.Warnings = nil
-		return in(change, notebookv1.ImageChange_PHASE_UNCHANGED), row.Notebook, nil
-	}
-	if req.ValidateOnly {
-		return in(change, notebookv1.ImageChange_PHASE_PLANNED), row.Notebook, nil
-	}
-	if open := slices.DeleteFunc(slices.Clone(change.GetWarnings()), func(w *notebookv1.ImageChange_Warning) bool {
-		return slices.Contains(req.Acknowledge, w.GetCode())
-	}); len(open) > 0 {
+	if open := unacknowledged(p.change.GetWarnings(), req.Acknowledge); len(open) > 0 && !p.unchanged {
 		return nil, nil, &WarningsError{Warnings: open}
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, nil, err
-	}
-	return c.send(ctx, source, row, req, change)
+	r, err := c.begin(ctx, req, p)
+	return c.outcome(ctx, r, req, err)
 }
 
-// fits checks a request against what the cloud can do.
-func fits(req Request, can upstream.Capabilities) error {
-	if can.ChangeImage == upstream.ChangeImageUnsupported {
-		return ErrNotSupported
-	}
-	switch {
-	case len(can.ImageTypes) == 0 && req.ImageType != "":
-		return &FieldError{"image_type", "this cloud takes none"}
-	case len(can.ImageTypes) > 0 && !slices.Contains(can.ImageTypes, req.ImageType):
-		return &FieldError{"image_type", "must be one of " + strings.Join(can.ImageTypes, ", ")}
-	case req.Credential != nil && !can.RegistryCredential:
-		return &FieldError{"registry_credential", "this cloud takes none"}
-	}
-	return nil
-}
+// openFor is how long a call waits for Run to have read what is stored.
+const openFor = 5 * time.Second
 
-func warnings(n *notebookv1.Notebook) []*notebookv1.ImageChange_Warning {
-	if n.GetState() == notebookv1.Notebook_STATE_STOPPED {
+func (c *Changer) open(ctx context.Context) error {
+	timer := time.NewTimer(openFor)
+	defer timer.Stop()
+	select {
+	case <-c.running:
 		return nil
-	}
-	return []*notebookv1.ImageChange_Warning{{
-		Code:    WarningNotebookRunning,
-		Message: "The notebook is not stopped. The cloud may refuse, or unsaved work in it may be lost. Stop it first, or acknowledge.",
-	}}
-}
-
-// send asks the cloud once and reads back.
-func (c *Changer) send(
-	ctx context.Context, source inventory.Source, row *inventory.Row, req Request, change *notebookv1.ImageChange,
-) (*notebookv1.ImageChange, *notebookv1.Notebook, error) {
-	location, id := row.Address()
-	log := c.log.With("cloud", source.Name, "location", location, "notebook", id)
-	// Whoever asked may leave, but a write that is under way is not torn off:
-	// the client's own deadline ends it.
-	_, err := source.Provider.ChangeImage(context.WithoutCancel(ctx), upstream.ImageRequest{
-		Location: location, NotebookID: id, Namespace: row.Notebook.GetNamespace(),
-		Image: req.Image, ImageType: req.ImageType, Credential: req.Credential,
-	})
-	change.Sent = err == nil || upstream.MaySent(err)
-	switch {
-	case err == nil:
-		log.Info("image change accepted", "from", change.GetFromImage(), "to", change.GetToImage())
-	case change.GetSent() && lost(err):
-		log.Warn("image change: answer lost, reading back", "to", change.GetToImage(), "error", err)
-	default:
-		log.Warn("image change refused", "to", change.GetToImage(), "error", err)
-		return nil, nil, err
-	}
-
-	notebook, seen := c.readBack(ctx, row, req)
-	switch {
-	case seen:
-		log.Info("image change seen", "to", change.GetToImage())
-		return in(change, notebookv1.ImageChange_PHASE_SUCCEEDED), notebook, nil
-	case err == nil:
-		return in(change, notebookv1.ImageChange_PHASE_VERIFYING), notebook, nil
-	default:
-		return nil, nil, &OutcomeUnknownError{Err: err}
+	case <-timer.C:
+		return &StoreError{errors.New("it is not open")}
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
-// lost reports whether an error leaves open what the cloud did.
-func lost(err error) bool {
-	if upstream.IsContext(err) {
+// Ready reports whether changes can be made.
+func (c *Changer) Ready() bool {
+	select {
+	case <-c.running:
 		return true
+	default:
+		return false
 	}
-	return upstream.KindOf(err).TripsBreaker()
 }
 
-// readBack polls the notebook's location until it has the image, within the
-// caller's deadline.
-func (c *Changer) readBack(ctx context.Context, row *inventory.Row, req Request) (n *notebookv1.Notebook, seen bool) {
-	limit := readBackFor
-	if deadline, ok := ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		limit = min(limit, left-min(max(left/4, minAnswerMargin), maxAnswerMargin))
+// replay finds the change that a request was made with before.
+func (c *Changer) replay(ctx context.Context, req Request) (*record, error) {
+	entry, err := c.book.bucket.Get(ctx, requestPrefix+req.RequestID)
+	if err != nil {
+		return nil, nil //nolint:nilerr // there is none, or begin meets the fault again
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for pause := 250 * time.Millisecond; ; pause *= 2 {
-		err := c.inventory.Refresh(ctx, row.Location)
-		if current, ok := c.inventory.Snapshot().Get(req.Notebook); ok {
-			n = current.Notebook
-			if err == nil && hasImage(n, req) {
-				return n, true
+	r, ok := c.book.view().get(string(entry.Value()))
+	if !ok {
+		return nil, nil // it was never stored
+	}
+	if !sameRequest(r, req) {
+		return nil, ErrReused
+	}
+	return r, nil
+}
+
+// sameRequest reports whether a change is what a request asks for. One that was
+// joined under another request's id has that one's digest.
+func sameRequest(r *record, req Request) bool { return r.Digest == req.digest() }
+
+// begin stores the intent and lets it be done.
+func (c *Changer) begin(ctx context.Context, req Request, p *plan) (*record, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, &StoreError{err}
+	}
+	now := timestamppb.Now()
+	change := p.change
+	change.Name, change.CreateTime, change.UpdateTime = namePrefix+id.String(), now, now
+	change.Principal, change.Reason, change.RequestId = req.Principal, req.Reason, req.RequestID
+	change.Phase = notebookv1.ImageChange_PHASE_PENDING
+	change.Acknowledged = slices.Compact(slices.Sorted(slices.Values(req.Acknowledge)))
+	r := &record{change: change, stored: stored{
+		Digest: req.digest(), Step: stepPending, Credential: req.Credential != nil, Spec: p.spec, OldName: p.row.Notebook.GetDisplayName(),
+		Ran: p.row.Notebook.GetState() != notebookv1.Notebook_STATE_STOPPED && p.row.Notebook.GetState() != notebookv1.Notebook_STATE_FAILED,
+	}}
+	if p.unchanged {
+		change.Phase, r.Step = notebookv1.ImageChange_PHASE_UNCHANGED, stepSettled
+	}
+	if r, err = c.book.save(ctx, r); err != nil {
+		return nil, err
+	}
+	if req.RequestID != "" {
+		other, err := c.book.claim(ctx, requestPrefix+req.RequestID, r.id(), c.known)
+		if err != nil || other != "" {
+			c.book.forget(context.WithoutCancel(ctx), r)
+			if err != nil {
+				return nil, err
+			}
+			return c.join(other, req) // the same request, a moment earlier
+		}
+	}
+	if p.unchanged {
+		return r, nil
+	}
+	other, err := c.book.claim(ctx, lockOf(req.Notebook), r.id(), c.underWay)
+	if err != nil || other != "" {
+		c.book.forget(context.WithoutCancel(ctx), r)
+		if err != nil {
+			return nil, err
+		}
+		joined, err := c.join(other, req)
+		if err != nil && req.RequestID != "" {
+			c.book.release(context.WithoutCancel(ctx), requestPrefix+req.RequestID, r.id())
+		}
+		if err == nil && req.RequestID != "" {
+			// The request is answered by the change that it joins, later too.
+			if _, err := c.book.bucket.Put(ctx, requestPrefix+req.RequestID, []byte(other)); err != nil {
+				return nil, &StoreError{err}
 			}
 		}
+		return joined, err
+	}
+	c.drive(r, req.Credential, false)
+	return r, nil
+}
+
+// join finds the change that does already what a request asks for.
+func (c *Changer) join(id string, req Request) (*record, error) {
+	r, ok := c.book.view().get(id)
+	if !ok || !sameRequest(r, req) {
+		if ok && req.RequestID != "" && r.change.GetRequestId() == req.RequestID {
+			return nil, ErrReused
+		}
+		return nil, &InProgressError{Change: namePrefix + id}
+	}
+	return r, nil
+}
+
+// known reports whether there is a change with an id.
+func (c *Changer) known(id string) bool {
+	_, ok := c.book.view().get(id)
+	return ok
+}
+
+// underWay reports whether a change holds its notebook.
+func (c *Changer) underWay(id string) bool {
+	r, ok := c.book.view().get(id)
+	return ok && !r.settled()
+}
+
+// lockOf is the key that stands for a notebook.
+func lockOf(notebook string) string {
+	sum := sha256.Sum256([]byte(notebook))
+	return lockPrefix + base64.RawURLEncoding.EncodeToString(sum[:18])
+}
+
+// outcome waits for the end of a change, as long as the caller wants, and says
+// how it stands then.
+func (c *Changer) outcome(ctx context.Context, r *record, req Request, err error) (*notebookv1.ImageChange, *notebookv1.Notebook, error) {
+	if err != nil {
+		return nil, nil, err
+	}
+	limit, patient := maxWait, true
+	if req.Wait != nil && *req.Wait < limit {
+		limit, patient = *req.Wait, false
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		if left -= min(max(left/4, minAnswerMargin), maxAnswerMargin); left < limit {
+			limit, patient = left, true
+		}
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for over := false; ; {
+		view := c.book.view()
+		if now, ok := view.get(r.id()); ok {
+			r = now
+		}
+		if r.settled() {
+			return c.answer(r)
+		}
+		if over {
+			// A caller who wanted the end and did not get it must not take the
+			// silence of a cloud for a phase like any other.
+			if r.Lost || patient && r.Step == stepSending {
+				return nil, nil, &OutcomeUnknownError{Change: r.change.GetName()}
+			}
+			return c.answer(r)
+		}
 		select {
-		case <-time.After(pause): // a cloud may show the change late
+		case <-view.Superseded():
+		case <-timer.C:
+			over = true
 		case <-ctx.Done():
-			return n, false
+			over = true // whoever asked may be gone; the answer is for the log
 		}
 	}
 }
 
-// hasImage reports whether a notebook has the image asked for.
-func hasImage(n *notebookv1.Notebook, req Request) bool {
-	return n.GetImage().GetUri() == req.Image && (req.ImageType == "" || n.GetImage().GetType() == req.ImageType)
+// answer is a change as it stands, and its notebook.
+func (c *Changer) answer(r *record) (*notebookv1.ImageChange, *notebookv1.Notebook, error) {
+	if r.err != nil {
+		return nil, nil, r.err
+	}
+	if r.Refused {
+		row := strings.Split(r.change.GetNotebook(), "/")
+		return nil, nil, &upstream.Error{
+			Cloud: row[1], Location: row[3], Op: "change_image", Kind: r.Kind, Code: r.change.GetFailure().GetCloudCode(),
+			RequestID: r.change.GetCloudRequestId(), Sent: r.change.GetSent(), Err: errors.New("refused"),
+		}
+	}
+	name := r.change.GetNotebook()
+	if r.change.GetNewNotebook() != "" {
+		name = r.change.GetNewNotebook()
+	}
+	if row, ok := c.inventory.Snapshot().Get(name); ok {
+		return r.change, row.Notebook, nil
+	}
+	return r.change, nil, nil
 }
 
 func in(change *notebookv1.ImageChange, phase notebookv1.ImageChange_Phase) *notebookv1.ImageChange {
 	change.Phase, change.UpdateTime = phase, timestamppb.Now()
 	return change
-}
-
-func (c *Changer) begin(notebook string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.inFlight[notebook] {
-		return false
-	}
-	c.inFlight[notebook] = true
-	return true
-}
-
-func (c *Changer) end(notebook string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.inFlight, notebook)
 }

@@ -54,6 +54,7 @@ type Log struct {
 	epoch      string
 	tokenKey   []byte
 	tombstones time.Duration
+	storage    jetstream.StorageType
 	tempDir    string // removed by Close; empty with a data directory
 }
 
@@ -85,6 +86,7 @@ func OpenLog(ctx context.Context, cfg LogConfig) (_ *Log, err error) {
 	} else if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("log: data directory: %w", err)
 	}
+	l.storage = storage
 	l.server, err = server.NewServer(&server.Options{
 		ServerName: "notebookd", DontListen: true, JetStream: true, StoreDir: dir, NoSigs: true,
 		DisableJetStreamBanner: true, JetStreamMaxMemory: 4 << 30, JetStreamMaxStore: 1 << 40,
@@ -105,20 +107,20 @@ func OpenLog(ctx context.Context, cfg LogConfig) (_ *Log, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("log: jetstream: %w", err)
 	}
-	if err := l.openStream(ctx, storage); err != nil {
+	if err := l.openStream(ctx); err != nil {
 		return nil, err
 	}
-	if err := l.openMeta(ctx, storage); err != nil {
+	if err := l.openMeta(ctx); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
-func (l *Log) openStream(ctx context.Context, storage jetstream.StorageType) error {
+func (l *Log) openStream(ctx context.Context) error {
 	stream, err := l.js.Stream(ctx, streamName)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream, err = l.js.CreateStream(ctx, jetstream.StreamConfig{
-			Name: streamName, Subjects: []string{subjectPrefix + ">"}, Storage: storage,
+			Name: streamName, Subjects: []string{subjectPrefix + ">"}, Storage: l.storage,
 			MaxMsgsPerSubject: 1, AllowMsgTTL: true, AllowDirect: true,
 			Metadata: map[string]string{epochName: uuid.NewString()},
 		})
@@ -134,10 +136,20 @@ func (l *Log) openStream(ctx context.Context, storage jetstream.StorageType) err
 	return nil
 }
 
-func (l *Log) openMeta(ctx context.Context, storage jetstream.StorageType) error {
-	meta, err := l.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: metaBucket, Storage: storage})
+// Bucket opens, or makes, a bucket of keys and values beside the log. What was
+// not written for keep goes; zero keeps it for ever.
+func (l *Log) Bucket(ctx context.Context, name string, keep time.Duration) (jetstream.KeyValue, error) {
+	bucket, err := l.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, Storage: l.storage, TTL: keep})
 	if err != nil {
-		return fmt.Errorf("log: bucket %s: %w", metaBucket, err)
+		return nil, fmt.Errorf("log: bucket %s: %w", name, err)
+	}
+	return bucket, nil
+}
+
+func (l *Log) openMeta(ctx context.Context) error {
+	meta, err := l.Bucket(ctx, metaBucket, 0)
+	if err != nil {
+		return err
 	}
 	fresh := make([]byte, 32)
 	rand.Read(fresh) // never fails

@@ -117,6 +117,13 @@ func (s *Store) apply(msg jetstream.Msg, revision uint64, at time.Time, pending 
 }
 
 func (s *Store) setLocked(row *Row) {
+	// A row may be read from the log before its location is discovered: it must
+	// not be passed over by those who walk what is new.
+	if cloud, configured := s.clouds[row.Cloud]; configured && s.locations[row.Location] == nil {
+		s.locations[row.Location] = &Location{
+			Name: row.Location, Cloud: row.Cloud, ID: row.key.location, State: notebookv1.Location_STATE_UNREACHABLE, version: 1, client: cloud.source.Client,
+		}
+	}
 	old, ok := s.names.Set(row)
 	if ok {
 		s.revs.Delete(old)

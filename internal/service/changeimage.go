@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
@@ -11,45 +12,31 @@ import (
 
 // ChangeImage implements NotebookService.
 func (s *Service) ChangeImage(ctx context.Context, req *notebookv1.ChangeImageRequest) (*notebookv1.ChangeImageResponse, error) {
-	if err := changeable(req); err != nil {
-		return nil, err
-	}
 	parts := strings.Split(req.GetName(), "/") // its form was checked by the contract's rules
 	cloud, location := parts[1], parts[3]
 	metadata := map[string]string{"cloud": cloud, "location": location, "notebook": req.GetName()}
-	if err := s.addressable(cloud, location, req.GetName(), metadata); err != nil {
-		return nil, err
-	}
 	change := imagechange.Request{
-		Notebook: req.GetName(), Image: req.GetImage(), ImageType: req.GetImageType(), Etag: req.GetEtag(),
-		ValidateOnly: req.GetValidateOnly(), Acknowledge: req.GetAcknowledge(),
+		Notebook: req.GetName(), Image: req.GetImage(), ImageType: req.GetImageType(), RequestID: strings.ToLower(req.GetRequestId()), Etag: req.GetEtag(),
+		ValidateOnly: req.GetValidateOnly(), Acknowledge: req.GetAcknowledge(), Principal: s.caller(ctx), Reason: req.GetReason(),
+	}
+	if req.GetWait() != nil {
+		wait := req.GetWait().AsDuration()
+		change.Wait = &wait
 	}
 	if c := req.GetRegistryCredential(); c != nil {
 		change.Credential = &upstream.RegistryCredential{Username: c.GetUsername(), Password: upstream.NewSecret(c.GetPassword())}
 	}
 	result, notebook, err := s.changer.Change(ctx, change)
+	if errors.Is(err, imagechange.ErrNotFound) {
+		// Not there, or not to be known?
+		if why := s.addressable(cloud, location, req.GetName(), metadata); why != nil {
+			err = why
+		}
+	}
 	if err != nil {
 		return nil, s.toStatus(ctx, err, metadata)
 	}
 	return &notebookv1.ChangeImageResponse{Change: result, Notebook: notebook}, nil
-}
-
-// changeable refuses what a later version will honour.
-func changeable(req *notebookv1.ChangeImageRequest) error {
-	var fields []string
-	if req.GetRequestId() != "" {
-		fields = append(fields, "request_id")
-	}
-	if req.GetReason() != "" {
-		fields = append(fields, "reason")
-	}
-	if req.GetWait() != nil {
-		fields = append(fields, "wait")
-	}
-	if len(fields) > 0 {
-		return unsupportedFields(fields...)
-	}
-	return nil
 }
 
 // addressable tells a notebook that does not exist from one that cannot be

@@ -79,13 +79,3 @@ func (s *Service) Drain(over time.Duration) {
 		close(s.draining)
 	})
 }
-
-// GetImageChange implements ImageChangeService.
-func (*Service) GetImageChange(context.Context, *notebookv1.GetImageChangeRequest) (*notebookv1.GetImageChangeResponse, error) {
-	return nil, notSupported("this version keeps no history of image changes")
-}
-
-// ListImageChanges implements ImageChangeService.
-func (*Service) ListImageChanges(context.Context, *notebookv1.ListImageChangesRequest) (*notebookv1.ListImageChangesResponse, error) {
-	return nil, notSupported("this version keeps no history of image changes")
-}

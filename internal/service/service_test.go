@@ -149,7 +149,8 @@ func startPolling(t *testing.T, dataDir string, clouds map[string]*fakeCloud, in
 	if err != nil {
 		t.Fatal(err)
 	}
-	svc := New(Config{Inventory: inv, Changer: imagechange.New(inv, nil), Tokens: tokens})
+	changer := imagechange.New(inv, nil)
+	svc := New(Config{Inventory: inv, Changer: changer, Tokens: tokens})
 	server := grpc.NewServer()
 	notebookv1.RegisterNotebookServiceServer(server, svc)
 	notebookv1.RegisterCloudServiceServer(server, svc)
@@ -158,6 +159,7 @@ func startPolling(t *testing.T, dataDir string, clouds map[string]*fakeCloud, in
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = server.Serve(listener) })
 	wg.Go(func() { _ = inv.Run(ctx) })
+	wg.Go(func() { _ = changer.Run(ctx, log) })
 	conn, err := grpc.NewClient("passthrough:///test", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
 	if err != nil {
@@ -171,7 +173,7 @@ func startPolling(t *testing.T, dataDir string, clouds map[string]*fakeCloud, in
 		log.Close()
 	})
 	f := &fixture{notebookv1.NewNotebookServiceClient(conn), notebookv1.NewCloudServiceClient(conn), svc, inv}
-	f.until(t, "ready", inv.Ready)
+	f.until(t, "ready", func() bool { return inv.Ready() && changer.Ready() })
 	return f
 }
 
@@ -684,7 +686,6 @@ func TestChangeImage(t *testing.T) {
 			{func(r *notebookv1.ChangeImageRequest) { r.Name = "clouds/core/locations/none/notebooks/x" }, codes.NotFound, "CLOUD_NOT_FOUND"},
 			{func(r *notebookv1.ChangeImageRequest) { r.Name = "clouds/none/locations/xb3/notebooks/x" }, codes.NotFound, "CLOUD_NOT_FOUND"},
 			{func(r *notebookv1.ChangeImageRequest) { r.Name = "clouds/plain/locations/1/notebooks/nb-0000" }, codes.Unimplemented, "OPERATION_NOT_SUPPORTED"},
-			{func(r *notebookv1.ChangeImageRequest) { r.Reason = "because" }, codes.Unimplemented, "OPERATION_NOT_SUPPORTED"},
 		} {
 			_, err := f.ChangeImage(t.Context(), req(tt.edit))
 			wantError(t, err, tt.code, tt.reason)
@@ -748,11 +749,21 @@ func TestChangeImage(t *testing.T) {
 			first <- err
 		}()
 		f.until(t, "the first change under way", func() bool { core.mu.Lock(); defer core.mu.Unlock(); return len(core.changes) == 1 })
-		_, err := f.ChangeImage(t.Context(), req(nil))
+		_, err := f.ChangeImage(t.Context(), req(func(r *notebookv1.ChangeImageRequest) { r.Image = "registry/other:1" }))
 		wantError(t, err, codes.Aborted, "CHANGE_IN_PROGRESS")
+		second := make(chan error, 1)
+		go func() { // the same target joins
+			_, err := f.ChangeImage(context.Background(), req(nil))
+			second <- err
+		}()
 		close(block)
-		if err := <-first; err != nil {
-			t.Error(err)
+		for _, ended := range []chan error{first, second} {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+		if len(core.changes) != 1 {
+			t.Errorf("the cloud was asked %d times", len(core.changes))
 		}
 	})
 }

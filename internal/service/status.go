@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -116,6 +117,8 @@ func (s *Service) toStatus(ctx context.Context, err error, metadata map[string]s
 		field    *imagechange.FieldError
 		warnings *imagechange.WarningsError
 		unknown  *imagechange.OutcomeUnknownError
+		another  *imagechange.InProgressError
+		store    *imagechange.StoreError
 		cloud    *upstream.Error
 	)
 	switch {
@@ -136,15 +139,25 @@ func (s *Service) toStatus(ctx context.Context, err error, metadata map[string]s
 			"the change has consequences that have to be named in acknowledge", metadata, failure)
 	case errors.As(err, &unknown):
 		return newStatus(codes.Unknown, notebookv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN,
-			"the change was sent, but the cloud's answer was lost and the new image is not to be seen; read the notebook before trying again", metadata)
+			"the change was sent, but what became of it is not known yet; ask for the change until it is settled, and do not send another",
+			with(metadata, "change", unknown.Change))
 	case errors.Is(err, imagechange.ErrNotFound):
 		return notFound(notebookv1.ErrorReason_ERROR_REASON_NOTEBOOK_NOT_FOUND, "no such notebook is known", metadata)
 	case errors.Is(err, imagechange.ErrEtag):
 		return newStatus(codes.Aborted, notebookv1.ErrorReason_ERROR_REASON_ETAG_MISMATCH,
 			"the notebook has changed since it was read; read it again", metadata)
-	case errors.Is(err, imagechange.ErrInProgress):
+	case errors.As(err, &another):
 		return newStatus(codes.Aborted, notebookv1.ErrorReason_ERROR_REASON_CHANGE_IN_PROGRESS,
-			"another image change of the notebook is under way; wait for its end", metadata)
+			"another image change of the notebook is under way; wait for its end", with(metadata, "change", another.Change))
+	case errors.Is(err, imagechange.ErrReused):
+		return invalid(notebookv1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED, FieldViolation{"request_id", "was used with other arguments; make a new one"})
+	case errors.Is(err, imagechange.ErrBusy):
+		return newStatus(codes.FailedPrecondition, notebookv1.ErrorReason_ERROR_REASON_CLOUD_REJECTED,
+			"the notebook is being made or stopped; try again when that has ended", metadata)
+	case errors.As(err, &store):
+		s.log.ErrorContext(ctx, "image change not stored", "error", err)
+		return newStatus(codes.Unavailable, notebookv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "the change could not be stored; nothing was sent", metadata,
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
 	case errors.Is(err, imagechange.ErrNotSupported):
 		return newStatus(codes.Unimplemented, notebookv1.ErrorReason_ERROR_REASON_OPERATION_NOT_SUPPORTED,
 			"this cloud cannot change the image of a notebook", metadata)
@@ -159,6 +172,16 @@ func (s *Service) toStatus(ctx context.Context, err error, metadata map[string]s
 	}
 	s.log.ErrorContext(ctx, "unexpected error", "error", err)
 	return Error(codes.Internal, notebookv1.ErrorReason_ERROR_REASON_INTERNAL, "internal error; the log of notebookd has the details")
+}
+
+// with returns metadata with one more entry.
+func with(metadata map[string]string, key, value string) map[string]string {
+	out := maps.Clone(metadata)
+	if out == nil {
+		out = map[string]string{}
+	}
+	out[key] = value
+	return out
 }
 
 // cloudStatus tells a caller of a cloud's failure in our words.

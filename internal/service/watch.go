@@ -3,11 +3,13 @@ package service
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/imagechange"
 	"github.com/notebookd/notebookd/internal/inventory"
 )
 
@@ -75,6 +77,7 @@ func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send 
 type begin struct {
 	resumed  bool
 	revision uint64 // known to the caller, when resumed
+	at       time.Time
 	snapshot bool   // send what exists
 	reset    string // why a token cannot be resumed; empty when it can
 }
@@ -88,6 +91,9 @@ func (s *Service) resume(ctx context.Context, sc scope, token string) (begin, er
 	switch {
 	case r.Epoch != epoch:
 		return begin{snapshot: true, reset: "LOG_REPLACED"}, nil
+	case r.Revision == 0:
+		// From before the end of a snapshot: what was shown of it may be gone.
+		return begin{snapshot: true, reset: "SNAPSHOT_INCOMPLETE"}, nil
 	case time.Since(r.Time) > s.inventory.Tombstones():
 		return begin{snapshot: true, reset: "TOKEN_EXPIRED"}, nil
 	}
@@ -99,7 +105,7 @@ func (s *Service) resume(ctx context.Context, sc scope, token string) (begin, er
 		}
 		return begin{snapshot: true, reset: "LOG_REPLACED"}, nil // a log that lost its end
 	}
-	return begin{resumed: true, revision: r.Revision}, nil
+	return begin{resumed: true, revision: r.Revision, at: r.Time}, nil
 }
 
 // watcher is the state of one watch. Its goroutine alone uses it.
@@ -114,6 +120,7 @@ type watcher struct {
 	// matched holds the names of the notebooks that the caller knows to match
 	// the filter; nil without one.
 	matched map[string]struct{}
+	changes *imagechange.View // that was sent
 	// unsure is set while a resumed watch catches up: whether a notebook that
 	// changed meanwhile matched before is not known then.
 	unsure bool
@@ -121,7 +128,10 @@ type watcher struct {
 
 // start sends all that comes before the changes.
 func (w *watcher) start(snapshot *inventory.Snapshot, b begin) error {
-	w.sent = b.revision // 0 unless resumed: a token of these frames starts over
+	w.sent = b.revision // 0 before a snapshot: a token of these frames starts over
+	if !b.resumed && !b.snapshot {
+		w.sent = snapshot.Revision()
+	}
 	if b.reset != "" {
 		reset := &notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Reset_{Reset_: &notebookv1.Reset{Reason: b.reset}}}
 		if err := w.frame(reset); err != nil {
@@ -164,7 +174,53 @@ func (w *watcher) start(snapshot *inventory.Snapshot, b begin) error {
 		w.unsure = false
 	}
 	w.sent = snapshot.Revision()
+	w.changes = w.service.changer.View()
+	for change := range w.changes.Newest("") {
+		open := change.GetPhase() != notebookv1.ImageChange_PHASE_SUCCEEDED && change.GetPhase() != notebookv1.ImageChange_PHASE_FAILED &&
+			change.GetPhase() != notebookv1.ImageChange_PHASE_UNCHANGED
+		if age := time.Since(change.GetCreateTime().AsTime()); age > maxChangeAge {
+			break // older ones have ended
+		}
+		if !open && !(b.resumed && !change.GetUpdateTime().AsTime().Before(b.at)) {
+			continue
+		}
+		if err := w.sendChange(change); err != nil {
+			return err
+		}
+	}
 	return w.bookmark(notebookv1.Bookmark_KIND_SNAPSHOT_END)
+}
+
+// maxChangeAge bounds how far back a watch looks for image changes when it
+// begins.
+const maxChangeAge = 24 * time.Hour
+
+// sendImageChanges sends the image changes of the scope that went on.
+func (w *watcher) sendImageChanges() error {
+	since := w.changes.Seq()
+	w.changes = w.service.changer.View()
+	for change := range w.changes.Since(since) {
+		if err := w.sendChange(change); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendChange sends an image change if it is of the scope. With a filter it is
+// when either of its notebooks matches.
+func (w *watcher) sendChange(change *notebookv1.ImageChange) error {
+	parts := strings.Split(change.GetNotebook(), "/")
+	if len(parts) < 4 || !w.scope.hasCloud(parts[1]) || w.scope.location != "" && w.scope.location != parts[3] {
+		return nil
+	}
+	if w.matched != nil {
+		_, old := w.matched[change.GetNotebook()]
+		if _, next := w.matched[change.GetNewNotebook()]; !old && !next {
+			return nil
+		}
+	}
+	return w.frame(&notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_ImageChange{ImageChange: change}})
 }
 
 // follow sends changes, location events and bookmarks.
@@ -183,6 +239,10 @@ func (w *watcher) follow(ctx context.Context, snapshot *inventory.Snapshot) erro
 				return err
 			}
 			if err := w.sendLocations(snapshot); err != nil {
+				return err
+			}
+		case <-w.changes.Superseded():
+			if err := w.sendImageChanges(); err != nil {
 				return err
 			}
 		case <-bookmarks.C:
@@ -222,7 +282,7 @@ func (w *watcher) sendChanges(snapshot *inventory.Snapshot) error {
 // nil when it is no news to it.
 func (w *watcher) event(snapshot *inventory.Snapshot, row *inventory.Row, since uint64) *notebookv1.NotebookEvent {
 	if l, ok := snapshot.Location(row.Location); !ok || !w.scope.has(l) {
-		return nil
+		return nil // of a cloud that is not configured, or not asked for
 	}
 	before := !row.Added(since) // whether the caller knows the notebook
 	now := !row.Deleted && w.scope.filter.match(row.Notebook)
