@@ -232,6 +232,7 @@ clouds:
     kind: scnet
     poll: {fast: 200ms, normal: 200ms, idle: 200ms}
     scnet:
+      read_only: true
       regions: [{id: "11250", endpoint: %q, token: {value: %s}}]
 `, dataDir, url, testSecretKey, url, testRegionToken)
 }
@@ -378,5 +379,25 @@ func TestDoorsBesideTheAPI(t *testing.T) {
 	}
 	if err := yaml.Unmarshal([]byte(body), &doc); err != nil || !strings.HasPrefix(doc.OpenAPI, "3.") || len(doc.Paths) != 11 {
 		t.Errorf("openapi %q with %d paths, %v", doc.OpenAPI, len(doc.Paths), err)
+	}
+}
+
+// searchFiles wants none of some texts in any file of a directory.
+func searchFiles(t *testing.T, dir string, secrets ...string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		for _, secret := range secrets {
+			if bytes.Contains(data, []byte(secret)) {
+				t.Errorf("%s holds %s", path, secret)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -173,7 +173,7 @@ func (b *book) view() *View { return b.current.Load() }
 // called. It returns when all that the bucket held is there.
 func (b *book) follow(ctx context.Context, bucket jetstream.KeyValue) (stop func(), err error) {
 	b.bucket = bucket
-	watcher, err := bucket.Watch(ctx, changePrefix+"*", jetstream.IgnoreDeletes())
+	watcher, err := bucket.Watch(ctx, changePrefix+"*")
 	if err != nil {
 		return nil, fmt.Errorf("image changes: %w", err)
 	}
@@ -187,6 +187,10 @@ func (b *book) follow(ctx context.Context, bucket jetstream.KeyValue) (stop func
 					first = false
 					close(caughtUp)
 				}
+				continue
+			}
+			if entry.Operation() != jetstream.KeyValuePut {
+				b.drop(pivot(strings.TrimPrefix(entry.Key(), changePrefix)))
 				continue
 			}
 			if r, err := decode(entry.Value(), entry.Revision()); err != nil {

@@ -100,13 +100,13 @@ func (w *recreation) prepare() bool {
 func (w *recreation) stop() bool {
 	asked := false
 	for {
-		old, err := w.cloud.Find(w.ctx, w.location, w.id)
+		old, gone, err := w.look(w.id)
 		switch {
 		case w.ctx.Err() != nil:
 			return false
 		case err == nil && (old.State == upstream.StateStopped || old.State == upstream.StateFailed):
 			return w.prepare()
-		case gone(err):
+		case gone:
 			w.fail(notebookv1.ErrorReason_ERROR_REASON_NOTEBOOK_NOT_FOUND, "the notebook is gone from the cloud", nil)
 			return true
 		case err == nil && !asked && old.State != upstream.StateStopping:
@@ -205,7 +205,7 @@ func (w *recreation) create() bool {
 // await waits until the new notebook runs.
 func (w *recreation) await() bool {
 	for missing := 0; ; {
-		n, err := w.cloud.Find(w.ctx, w.location, w.r.NewID)
+		n, gone, err := w.look(w.r.NewID)
 		switch {
 		case w.ctx.Err() != nil:
 			return false
@@ -216,7 +216,7 @@ func (w *recreation) await() bool {
 		case err == nil && n.State == upstream.StateFailed:
 			w.log.Warn("image change: the new notebook failed", "message", n.StateMessage)
 			return w.undoBecause(nil, "the new notebook failed to start")
-		case gone(err):
+		case gone:
 			if missing++; missing >= 2 {
 				return w.undoBecause(nil, "the new notebook is gone")
 			}
@@ -232,13 +232,13 @@ func (w *recreation) await() bool {
 // halt stops the new notebook, since the old one did not run.
 func (w *recreation) halt() bool {
 	for asked := false; ; {
-		n, err := w.cloud.Find(w.ctx, w.location, w.r.NewID)
+		n, gone, err := w.look(w.r.NewID)
 		switch {
 		case w.ctx.Err() != nil:
 			return false
 		case err == nil && n.State == upstream.StateStopped:
 			return w.enter(stepRename, notebookv1.ImageChange_PHASE_RENAMING, nil)
-		case err == nil && n.State == upstream.StateFailed, gone(err):
+		case err == nil && n.State == upstream.StateFailed, gone:
 			return w.undoBecause(nil, "the new notebook failed")
 		case err == nil && n.State == upstream.StateRunning && !asked:
 			asked = true
@@ -259,7 +259,7 @@ func (w *recreation) halt() bool {
 // it is no reason to give up a notebook that runs.
 func (w *recreation) rename() bool {
 	for moved := false; ; {
-		n, err := w.cloud.Find(w.ctx, w.location, w.r.NewID)
+		n, _, err := w.look(w.r.NewID)
 		switch {
 		case w.ctx.Err() != nil:
 			return false
@@ -288,11 +288,11 @@ func (w *recreation) rename() bool {
 // release deletes the old notebook, last of all.
 func (w *recreation) release() bool {
 	for refusals := 0; ; {
-		_, err := w.cloud.Find(w.ctx, w.location, w.id)
+		_, gone, err := w.look(w.id)
 		switch {
 		case w.ctx.Err() != nil:
 			return false
-		case gone(err):
+		case gone:
 			w.settle(notebookv1.ImageChange_PHASE_SUCCEEDED, nil)
 			return true
 		case err == nil && refusals < 3:
@@ -330,11 +330,11 @@ func (w *recreation) undoBecause(err error, why string) bool {
 // it ran.
 func (w *recreation) undo() bool {
 	for w.r.NewID != "" {
-		_, err := w.cloud.Find(w.ctx, w.location, w.r.NewID)
+		_, gone, err := w.look(w.r.NewID)
 		if w.ctx.Err() != nil {
 			return false
 		}
-		if gone(err) {
+		if gone {
 			break
 		}
 		if err == nil {
@@ -350,13 +350,13 @@ func (w *recreation) undo() bool {
 		}
 	}
 	for asked := false; w.r.Ran; {
-		old, err := w.cloud.Find(w.ctx, w.location, w.id)
+		old, gone, err := w.look(w.id)
 		switch {
 		case w.ctx.Err() != nil:
 			return false
 		case err == nil && (old.State == upstream.StateRunning || old.State == upstream.StateStarting && asked):
 			return w.undone("; the old notebook is running again")
-		case gone(err):
+		case gone:
 			return w.undone("; the old notebook is gone")
 		case err == nil && old.State == upstream.StateFailed && asked:
 			return w.undone("; the old notebook is there, but failed to start again")
@@ -386,7 +386,22 @@ func (w *recreation) undone(how string) bool {
 	return true
 }
 
-// gone reports whether the cloud says that a notebook is not there.
-func gone(err error) bool {
-	return err != nil && !upstream.IsContext(err) && upstream.KindOf(err) == upstream.KindNotFound
+// look reads one notebook. gone says that it is not there: the cloud does not
+// show it, and a complete listing is without it. The first by itself proves
+// nothing, since a cloud may answer so when it is only in trouble.
+func (w *recreation) look(id string) (n upstream.Notebook, gone bool, err error) {
+	n, err = w.cloud.Find(w.ctx, w.location, id)
+	if err == nil || upstream.IsContext(err) || upstream.KindOf(err) != upstream.KindNotFound {
+		return n, false, err
+	}
+	all, listErr := w.source.Provider.List(w.ctx, w.location)
+	if listErr != nil || all == nil {
+		return n, false, err
+	}
+	for _, listed := range all {
+		if listed.ID == id {
+			return listed, false, nil
+		}
+	}
+	return n, true, err
 }

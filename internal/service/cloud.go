@@ -41,8 +41,12 @@ func cloudMessage(snapshot *inventory.Snapshot, c *inventory.Cloud) *notebookv1.
 		Budget: &notebookv1.Budget{CallsPerHour: narrow(perHour), Remaining: narrow(remaining)},
 	}
 	can := c.Capabilities()
-	if can.ChangeImage == upstream.ChangeImageInPlace {
+	switch can.ChangeImage {
+	case upstream.ChangeImageInPlace:
 		out.Capabilities = append(out.Capabilities, notebookv1.Cloud_CAPABILITY_CHANGE_IMAGE_IN_PLACE)
+	case upstream.ChangeImageRecreate:
+		out.Capabilities = append(out.Capabilities, notebookv1.Cloud_CAPABILITY_CHANGE_IMAGE_RECREATE)
+	case upstream.ChangeImageUnsupported:
 	}
 	if can.RegistryCredential {
 		out.Capabilities = append(out.Capabilities, notebookv1.Cloud_CAPABILITY_REGISTRY_CREDENTIAL)

@@ -16,7 +16,8 @@ import (
 // The zero Fault hits every call and does nothing.
 type Fault struct {
 	// Location and Op narrow the calls that are hit; empty stands for any. The
-	// operations are list, detail, change_image, login, center, renew and state.
+	// operations are list, change_image, login, center, renew, state, detail, and
+	// those of a recreation: create, start, stop, release, rename, images, models.
 	Location string `json:"location,omitempty"`
 	Op       string `json:"op,omitempty"`
 	// Share of the calls is hit, from above 0 to 1; zero stands for all.

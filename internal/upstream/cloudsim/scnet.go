@@ -1,12 +1,16 @@
 package cloudsim
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -60,6 +64,27 @@ type SCNetSettings struct {
 	Regions map[string]string `json:"regions"`
 	// Echo repeats the token, the signature or the body in the text of errors.
 	Echo bool `json:"echo"`
+
+	// Transition is how long it takes to create, start and stop what is asked for
+	// over the API.
+	Transition Duration `json:"transition"`
+	// CreateToken is the token that create and start accept: "region",
+	// "platform" or "both".
+	CreateToken string `json:"create_token"`
+	// Pool is how many cards a resource group has.
+	Pool int `json:"pool"`
+	// NoCards is what becomes of a notebook for which there are not enough free
+	// cards: "failed" (a while later) or "716865" (refused at once).
+	NoCards string `json:"no_cards"`
+	// CreateFails and StartFails are why notebooks that are created and started
+	// over the API end as failed; empty: they do not.
+	CreateFails string `json:"create_fails"`
+	StartFails  string `json:"start_fails"`
+	// NamesUnique refuses a name that another notebook has.
+	NamesUnique bool `json:"names_unique"`
+	// StopStopped is the answer to stopping what is stopped: "817140", "716865"
+	// or "ok".
+	StopStopped string `json:"stop_stopped"`
 }
 
 func (s SCNetSettings) validate() error {
@@ -68,6 +93,11 @@ func (s SCNetSettings) validate() error {
 		oneOf("ai_url", s.AIURL, "bare", "ai", "slash"), oneOf("renewed", s.Renewed, "string", "object", "array"),
 		oneOf("missing", s.Missing, "null", "10001", "10004"),
 		inRange("page_cap", s.PageCap, 0, 1000), inRange("drift", s.Drift, 0, 50), inRange("stale_status", s.StaleStatus, 200, 599),
+		oneOf("create_token", s.CreateToken, "region", "platform", "both"), oneOf("no_cards", s.NoCards, "failed", codeTask),
+		oneOf("stop_stopped", s.StopStopped, codeStopped, codeTask, "ok"), inRange("pool", s.Pool, 0, 1_000_000),
+	}
+	if s.Transition < 0 {
+		problems = append(problems, errors.New("transition must not be negative"))
 	}
 	for id, what := range s.Regions {
 		if _, ok := regionNames[id]; !ok {
@@ -89,6 +119,8 @@ type SCNet struct {
 
 	tokensMu sync.Mutex // guards tokens
 	tokens   map[string]grant
+
+	created, released ledger
 }
 
 // grant is what a token opens.
@@ -119,10 +151,9 @@ var regionNames = map[string]string{"11250": "华东一区【昆山】", "20057"
 const snowflakeEpoch = 1288834974657
 
 func newSCNet(cfg Config) *SCNet {
-	const imageBase = "image.ac.com:5000/dcu/admin/base/"
 	images := []string{
 		imageBase + "jupyterlab-simplesdxl-webui:pytorch2.1.0-py3.10-dtk24.04-model",
-		imageBase + "jupyterlab-pytorch:2.5.1-py3.10",
+		SCNetImage,
 		imageBase + "codeserver-vllm:0.8.3-py3.10",
 	}
 	w := newWorld(cfg.Seed+1, cfg.now(), species{
@@ -140,7 +171,8 @@ func newSCNet(cfg Config) *SCNet {
 		simulator: newSimulator("scnet", cfg, w, SCNetSettings{
 			Envelope: "A", Spelling: "example", TokenLifetime: Duration(4 * time.Hour), StaleStatus: http.StatusOK,
 			SkewWindow: Duration(5 * time.Minute), AIURL: "ai", Renewed: "string", Missing: "null",
-			Regions: map[string]string{"20091": "no-ai"},
+			Regions: map[string]string{"20091": "no-ai"}, Transition: Duration(2 * time.Second), CreateToken: "region", Pool: 64,
+			NoCards: "failed", StopStopped: codeStopped,
 		}),
 		user: SCNetUser, accessKey: SCNetAccessKey, secretKey: SCNetSecretKey, tokens: map[string]grant{},
 	}
@@ -184,8 +216,9 @@ func (c *SCNet) region(id string) http.Handler {
 type route struct {
 	op   string
 	work func(s SCNetSettings, r *http.Request, g grant) reply
-	// open calls need no token; ai calls are served by the hosts of the regions.
-	open, ai bool
+	// open calls need no token; ai calls are served by the hosts of the regions;
+	// which token makes calls take is a setting.
+	open, ai, makes bool
 }
 
 func (c *SCNet) routes() map[string]route {
@@ -196,17 +229,43 @@ func (c *SCNet) routes() map[string]route {
 		"GET /ac/openapi/v2/tokens/state":    {op: "state", work: c.tokenState},
 		"GET /ai/openapi/v2/notebook/list":   {op: "list", work: c.list, ai: true},
 		"GET /ai/openapi/v2/notebook/detail": {op: "detail", work: c.detail, ai: true},
+
+		"POST /ac/openapi/v2/notebook/actions/create":  {op: "create", work: c.create, makes: true},
+		"POST /ac/openapi/v2/notebook/actions/start":   {op: "start", work: c.start, makes: true},
+		"POST /ai/openapi/v2/notebook/actions/stop":    {op: "stop", work: c.stop, ai: true},
+		"POST /ai/openapi/v2/notebook/actions/release": {op: "release", work: c.release, ai: true},
+		"POST /ai/openapi/v2/notebook/name":            {op: "rename", work: c.rename, ai: true},
+		"POST /ai/openapi/v2/image/images":             {op: "images", work: c.images, ai: true},
+		"POST /ai/openapi/v2/image/models":             {op: "models", work: c.modelImages, ai: true},
+		"GET /ac/openapi/v2/resources/accelerators":    {op: "resources", work: c.resources},
 	}
 }
 
 // serve answers a call. host is the region whose host it came to, or empty.
 func (c *SCNet) serve(w http.ResponseWriter, r *http.Request, host string) {
 	s := c.Settings()
+	// Read to its end, so that a caller who leaves while nothing is answered is
+	// noticed.
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+	if err != nil {
+		http.Error(w, "body", http.StatusRequestEntityTooLarge)
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	called, known := c.routes()[r.Method+" "+r.URL.Path]
 	if !known || called.ai && noService(s.Regions[host]) || !called.ai && host != "" {
 		called = route{op: "other", open: true, work: notFound}
 	}
 	g, valid := c.granted(s, r.Header.Get("token"))
+	allowed := true
+	if called.makes && valid {
+		if g.region == "0" {
+			allowed = s.CreateToken != "region"
+			g.region = c.concerned(body)
+		} else {
+			allowed = s.CreateToken != "platform"
+		}
+	}
 	location := host
 	if location == "" && called.op != "login" {
 		location = g.region
@@ -218,6 +277,8 @@ func (c *SCNet) serve(w http.ResponseWriter, r *http.Request, host string) {
 			out := c.refuse(s, "10008", "token expired", r.Header.Get("token"))
 			out.status = s.StaleStatus
 			return out
+		case !allowed:
+			return c.refuse(s, "10008", "insufficient permission", r.Header.Get("token"))
 		case called.ai && (g.region == "0" || host != "" && g.region != host):
 			return c.refuse(s, "818218", "compute user does not exist", "")
 		}
@@ -393,6 +454,7 @@ func (c *SCNet) page(s SCNetSettings, region, name, status string, page, size in
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := w.placeLocked(region)
+	w.ripenLocked(p)
 	match := []*instance{}
 	for _, n := range p.list {
 		if strings.Contains(n.name, name) && (status == "" || scnetWords[n.phase] == status) {
@@ -410,7 +472,7 @@ func (c *SCNet) page(s SCNetSettings, region, name, status string, page, size in
 	free := map[group]int{}
 	for _, n := range match {
 		if _, ok := free[n.group]; !ok {
-			free[n.group] = max(poolSize-p.used(n.group), 0)
+			free[n.group] = p.free(s, n.group)
 		}
 	}
 	rows := make([]map[string]any, len(match))
@@ -439,10 +501,11 @@ func (c *SCNet) detail(s SCNetSettings, r *http.Request, g grant) reply {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := w.placeLocked(g.region)
+	w.ripenLocked(p)
 	n, ok := p.byID[id]
 	switch {
 	case ok:
-		return c.success(c.record(n, s, max(poolSize-p.used(n.group), 0)))
+		return c.success(c.record(n, s, p.free(s, n.group)))
 	case s.Missing == "null":
 		return c.success(nil)
 	default:
@@ -459,11 +522,11 @@ const keptFor = 30 * 24 * time.Hour
 
 // record is a notebook as list and detail show it.
 func (c *SCNet) record(n *instance, s SCNetSettings, free int) map[string]any {
-	_, imageName, _ := strings.Cut(n.image, "/base/")
+	imageName := cmp.Or(n.imageName, n.image[strings.LastIndex(n.image, "/")+1:])
 	row := map[string]any{
 		"id": n.id, "notebookName": n.name, "notebookStatus": scnetWords[n.phase], "imageName": imageName, "imagePath": n.image,
 		"cpuNumber": strconv.Itoa(n.cpu) + "核心", "acceleratorType": n.model.kind, "acceleratorNumber": n.cards, "acceleratorMode": n.model.name,
-		"resourceGroupCode": n.group.code, "resourceGroupId": n.group.id, "ramSize": strconv.Itoa(n.memoryGB) + "GB", "imageSize": "43726906378",
+		"resourceGroupCode": n.group.code, "resourceGroupId": n.group.id, "ramSize": strconv.Itoa(n.memoryGB) + "GB", "imageSize": sizeOf(n.image),
 		"createTime": n.created.In(china).Format(time.DateTime), "updateTime": n.updated.In(china).Format(time.DateTime),
 		"releaseTime": nil, "progress": nil, "startType": "normal", "maxTimeout": nil, "sshPassword": SCNetPassword + n.id[len(n.id)-6:],
 		"serviceIp": "10.68.206." + strconv.Itoa(n.cpu), "serviceUrl": nil, "sshUrl": nil, "taskId": n.task,

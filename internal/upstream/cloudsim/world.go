@@ -30,6 +30,7 @@ type instance struct {
 	phase            phase
 	failure          string // why it failed
 	image, imageType string
+	imageName        string // name and tag; empty: those of image
 	server           string // jupyter, code_server, rstudio
 	cpu, memoryGB    int
 	cards            int
@@ -39,9 +40,14 @@ type instance struct {
 	created, updated time.Time
 	stoppedAt        time.Time
 
-	next int64 // step at which a transition ends
+	next int64 // step at which a transition of the script ends
+	// due is when a transition ends that was asked for over the API: it has
+	// nothing to do with the script, which may stand still. Zero: there is none.
+	due time.Time
+	// doomed is why such a transition will end in a failure.
+	doomed string
 	// pinned notebooks are left alone by the script, so that examples that name
-	// them work.
+	// them work, and so that whoever asks for something sees it happen.
 	pinned bool
 }
 
@@ -50,9 +56,6 @@ type model struct{ kind, name string }
 
 // group is a pool of cards.
 type group struct{ id, code string }
-
-// poolSize is how many cards a pool has.
-const poolSize = 64
 
 // Notebook is what a simulated cloud really holds, for tests to compare with
 // what they were told.
@@ -164,14 +167,44 @@ func (w *world) advance() {
 	w.step++
 	now := w.now()
 	for _, p := range w.places {
+		w.ripenLocked(p)
 		for _, n := range p.list {
-			if n.phase.inTransition() && n.next <= w.step {
+			if n.phase.inTransition() && n.due.IsZero() && n.next <= w.step {
 				w.settleLocked(n, now)
 			}
 		}
 		if w.rng.IntN(2) == 0 {
 			w.eventLocked(p, now)
 		}
+	}
+}
+
+// askLocked begins a transition that was asked for over the API. doomed is why it
+// will fail, if it will.
+func (w *world) askLocked(n *instance, next phase, after time.Duration, doomed string) {
+	now := w.now()
+	n.phase, n.updated, n.failure, n.doomed, n.due, n.pinned = next, now, "", doomed, now.Add(after), true
+}
+
+// ripenLocked ends the transitions of a place that were asked for over the API
+// and whose time has come. Nothing ticks: everybody who looks at a place calls
+// this first.
+func (w *world) ripenLocked(p *place) {
+	now := w.now()
+	for _, n := range p.list {
+		if n.due.IsZero() || now.Before(n.due) {
+			continue
+		}
+		n.updated = n.due
+		switch {
+		case n.doomed != "":
+			n.phase, n.failure, n.stoppedAt = failed, n.doomed, n.due
+		case n.phase == stopping:
+			n.phase, n.stoppedAt = stopped, n.due
+		default:
+			n.phase = running
+		}
+		n.due, n.doomed = time.Time{}, ""
 	}
 }
 
@@ -250,6 +283,7 @@ func (w *world) truth(location string) []Notebook {
 	if p == nil {
 		return nil
 	}
+	w.ripenLocked(p)
 	out := make([]Notebook, len(p.list))
 	for i, n := range p.list {
 		out[i] = Notebook{ID: n.id, Name: n.name, State: string(n.phase), Image: n.image}
@@ -257,11 +291,12 @@ func (w *world) truth(location string) []Notebook {
 	return out
 }
 
-// used is how many cards of a group run.
+// used is how many cards of a group are held: from when a notebook is asked for
+// until it has stopped. One that will find no cards holds none.
 func (p *place) used(g group) int {
 	total := 0
 	for _, n := range p.list {
-		if n.group == g && (n.phase == running || n.phase == starting) {
+		if n.group == g && n.phase != stopped && n.phase != failed && n.doomed == "" {
 			total += n.cards
 		}
 	}

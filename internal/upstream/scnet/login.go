@@ -48,7 +48,15 @@ func sign(accessKey, timestamp, user string, secretKey upstream.Secret) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// grant is what one login gave for one region. It does not change.
+// scopePlatform names the breakers of the platform's host.
+const scopePlatform = "platform"
+
+// platformGrant is the id of the grant whose token is the platform's own. No
+// region can be called that.
+const platformGrant = "/platform"
+
+// grant is what one login gave for one region, or for the platform. It does not
+// change.
 type grant struct {
 	id, name string
 	token    upstream.Secret // empty: the account is disabled in the region
@@ -185,29 +193,33 @@ func (s *session) tokens(ctx context.Context, w want) ([]grant, uint64, error) {
 const (
 	noToken   = "the account is disabled in this region: the login gives no token for it"
 	noRegion  = "the account does not have this region: the login does not name it"
+	noMaking  = "the login gives no token for the platform, which creates and starts notebooks"
 	noService = "the region has no AI service"
 )
 
-// token returns the token of a region and its generation. refused is the
-// generation of one that the cloud did not accept, or zero. That a region has
-// no token is not believed of a login from long ago.
-func (s *session) token(ctx context.Context, op, region string, refused uint64) (upstream.Secret, uint64, error) {
-	grants, generation, err := s.tokens(ctx, want{region: region, refused: refused})
+// token returns the token of a holder, a region or the platform, for a call about
+// a region, and its generation. refused is the generation of one that the cloud
+// did not accept, or zero. That a region has no token is not believed of a login
+// from long ago.
+func (s *session) token(ctx context.Context, op, region, holder string, refused uint64) (upstream.Secret, uint64, error) {
+	grants, generation, err := s.tokens(ctx, want{region: holder, refused: refused})
 	if err != nil {
 		return upstream.Secret{}, 0, at(region, err)
 	}
-	g, ok := find(grants, region)
+	g, ok := find(grants, holder)
 	if !ok || g.token.IsZero() {
-		newer, newerGeneration, err := s.tokens(ctx, want{region: region, maxAge: rediscoverAfter})
+		newer, newerGeneration, err := s.tokens(ctx, want{region: holder, maxAge: rediscoverAfter})
 		if ctx.Err() != nil {
 			return upstream.Secret{}, 0, ctx.Err()
 		}
 		if err == nil { // else what is known stays true
 			generation = newerGeneration
-			g, ok = find(newer, region)
+			g, ok = find(newer, holder)
 		}
 	}
 	switch {
+	case holder == platformGrant && (!ok || g.token.IsZero()):
+		return upstream.Secret{}, 0, s.p.disabled(op, region, noMaking)
 	case !ok:
 		return upstream.Secret{}, 0, s.p.disabled(op, region, noRegion)
 	case g.token.IsZero():
@@ -254,7 +266,7 @@ func (s *session) ask(ctx context.Context, region string) (endpoint, error) {
 	current := s.endpoints[region].base
 	s.mu.Unlock()
 	var found endpoint
-	err := s.p.withToken(ctx, opCenter, region, func(token upstream.Secret) (stale bool, err error) {
+	err := s.p.withToken(ctx, request{op: opCenter, region: region, class: upstream.ClassLogin}, func(token upstream.Secret) (stale bool, err error) {
 		found, stale, err = s.p.center(ctx, region, token, current)
 		return stale, err
 	})
@@ -284,6 +296,7 @@ func (s *session) locations(ctx context.Context) ([]upstream.Location, error) {
 	if err != nil {
 		return nil, err
 	}
+	grants = slices.DeleteFunc(slices.Clone(grants), func(g grant) bool { return g.id == platformGrant })
 	out := make([]upstream.Location, len(grants))
 	places := make(chan struct{}, s.p.cfg.MaxConcurrent) // held by whoever asks the platform
 	var wg sync.WaitGroup
@@ -366,7 +379,12 @@ func (p *Provider) login(ctx context.Context) (grants []grant, err error) {
 			}
 			return err
 		}
-		grants, err = a.grants(now)
+		if grants, err = a.grants(now); err != nil || p.cfg.CreateToken != tokenOfPlatform {
+			return err
+		}
+		var platform []grant
+		platform, err = a.platform(now)
+		grants = append(grants, platform...)
 		return err
 	}
 	err = p.client.Do(ctx, call)
@@ -402,8 +420,25 @@ func serverTime(h http.Header) time.Time {
 	return time.Now()
 }
 
-// grants reads the answer of a login that was made at now by the cloud's clock.
+// grants reads the regions of the answer of a login that was made at now by the
+// cloud's clock.
 func (a answer) grants(now time.Time) ([]grant, error) {
+	return a.grantsOf(now, func(id string) bool { return id != platformID && upstream.PlainSegment(id) })
+}
+
+// platform reads the grant of the platform, if there is one.
+func (a answer) platform(now time.Time) ([]grant, error) {
+	found, err := a.grantsOf(now, func(id string) bool { return id == platformID })
+	for i := range found {
+		found[i].id = platformGrant
+	}
+	return found, err
+}
+
+// platformID is the cluster id of the platform, which has no notebooks.
+const platformID = "0"
+
+func (a answer) grantsOf(now time.Time, wanted func(id string) bool) ([]grant, error) {
 	var entries []struct {
 		ClusterID   upstream.Text `json:"clusterId"`
 		ClusterName upstream.Text `json:"clusterName"`
@@ -415,8 +450,7 @@ func (a answer) grants(now time.Time) ([]grant, error) {
 	var out []grant
 	seen := map[upstream.Text]bool{}
 	for _, e := range entries {
-		// "0" is the platform, which has no notebooks.
-		if e.ClusterID == "0" || !upstream.PlainSegment(string(e.ClusterID)) || seen[e.ClusterID] {
+		if !wanted(string(e.ClusterID)) || seen[e.ClusterID] {
 			continue
 		}
 		seen[e.ClusterID] = true
@@ -470,8 +504,8 @@ func expiry(token string) (time.Time, bool) {
 // address that is in use, if any. stale says that the token was refused.
 // API: https://www.scnet.cn/ac/openapi/doc/2.0/api/safecertification/get-center-info.html
 func (p *Provider) center(ctx context.Context, region string, token upstream.Secret, current string) (found endpoint, stale bool, err error) {
-	call := p.call(opCenter, region, p.cfg.PlatformEndpoint+"/ac/openapi/v2/center", token)
-	call.Scope, call.Class = "platform", upstream.ClassLogin
+	call := p.call(request{op: opCenter, region: region, method: http.MethodGet}, p.cfg.PlatformEndpoint+"/ac/openapi/v2/center", token)
+	call.Scope, call.Class = scopePlatform, upstream.ClassLogin
 	call.Decode = func(resp upstream.Response) error {
 		a, err := open(resp)
 		if stale = a.stale; err != nil {

@@ -4,14 +4,17 @@
 // It refuses to do anything else. It does not cache notebooks, poll or log, it
 // knows no breaker and no call budget (package upstream carries its calls), and
 // the one thing that it tries twice is a call whose token has expired. The
-// cloud has no call that changes an image. README.md tables where every field
-// and every code goes.
+// cloud has no call that changes an image; the steps by which a notebook can be
+// replaced are there one by one, and what follows what is decided elsewhere.
+// README.md tables where every field and every code goes.
 package scnet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -46,7 +49,21 @@ type Config struct {
 	StrictEnvelope bool `yaml:"strict_envelope"`
 	// TimeZone is the zone of times: an offset or an IANA name. Default: +08:00.
 	TimeZone string `yaml:"time_zone"`
+
+	// ReadOnly refuses what changing an image takes here: making a new notebook
+	// and releasing the old one. With it nothing is ever written.
+	ReadOnly bool `yaml:"read_only"`
+	// CreateToken is the token that notebooks are created and started with: that
+	// of the "region" or that of the "platform", which a login gives. Default:
+	// region.
+	CreateToken string `yaml:"create_token"`
 }
+
+// The words of Config.CreateToken.
+const (
+	tokenOfRegion   = "region"
+	tokenOfPlatform = "platform"
+)
 
 // Region is a region whose token was got elsewhere.
 type Region struct {
@@ -70,6 +87,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.TimeZone == "" {
 		c.TimeZone = "+08:00"
+	}
+	if c.CreateToken == "" {
+		c.CreateToken = tokenOfRegion
 	}
 	return c
 }
@@ -101,10 +121,8 @@ func (c Config) Validate() error {
 			}
 		}
 	} else {
-		for key, raw := range map[string]string{"login_endpoint": c.LoginEndpoint, "platform_endpoint": c.PlatformEndpoint} {
-			if text := upstream.EndpointProblem(raw); text != "" {
-				problem("%s: %s", key, text)
-			}
+		if text := upstream.EndpointProblem(c.LoginEndpoint); text != "" {
+			problem("login_endpoint: %s", text)
 		}
 		if c.User == "" {
 			problem("user: needed, unless regions are given")
@@ -121,6 +139,16 @@ func (c Config) Validate() error {
 		if !headerSafe(c.AccessKey.Reveal()) {
 			problem("access_key: has characters that no header can carry")
 		}
+	}
+	// Regions with tokens of their own are created in over the platform too.
+	if text := upstream.EndpointProblem(c.PlatformEndpoint); text != "" {
+		problem("platform_endpoint: %s", text)
+	}
+	switch {
+	case c.CreateToken != tokenOfRegion && c.CreateToken != tokenOfPlatform:
+		problem("create_token: must be region or platform")
+	case c.CreateToken == tokenOfPlatform && len(c.Regions) > 0:
+		problem("create_token: only a login gives a token of the platform")
 	}
 	if c.MaxConcurrent < 0 {
 		problem("max_concurrent: must be at least 1")
@@ -146,7 +174,10 @@ type Provider struct {
 	slots map[string]chan struct{} // by region; who makes a call holds one of MaxConcurrent places
 }
 
-var _ upstream.Provider = (*Provider)(nil)
+var (
+	_ upstream.Provider  = (*Provider)(nil)
+	_ upstream.Recreator = (*Provider)(nil)
+)
 
 // New returns the Provider of one account, whose calls go through client.
 func New(cfg Config, client *upstream.Client) (*Provider, error) {
@@ -171,7 +202,11 @@ func New(cfg Config, client *upstream.Client) (*Provider, error) {
 
 // Capabilities implements upstream.Provider.
 func (p *Provider) Capabilities() upstream.Capabilities {
-	return upstream.Capabilities{ChangeImage: upstream.ChangeImageUnsupported, VolatileAttributes: slices.Clone(volatileAttributes)}
+	mode := upstream.ChangeImageUnsupported
+	if !p.cfg.ReadOnly {
+		mode = upstream.ChangeImageRecreate
+	}
+	return upstream.Capabilities{ChangeImage: mode, VolatileAttributes: slices.Clone(volatileAttributes)}
 }
 
 // Locations implements upstream.Provider. With a login the answer is that of
@@ -198,6 +233,12 @@ const (
 	opList        = "list"
 	opFind        = "find"
 	opChangeImage = "change_image"
+	opImages      = "images"
+	opCreate      = "create"
+	opStop        = "stop"
+	opStart       = "start"
+	opRename      = "rename"
+	opRelease     = "release"
 )
 
 const (
@@ -418,62 +459,120 @@ func (p *Provider) ChangeImage(_ context.Context, req upstream.ImageRequest) (up
 	}
 }
 
-// read makes one call to a region's AI service; two if the token was refused
-// and a login gives another one. decode gets the answer, or what is wrong with
-// it.
+// request is one call that takes a token.
+type request struct {
+	op, region string
+	class      upstream.Class
+	method     string
+	path       string // behind /openapi/v2, with its query
+	body       []byte // of a POST
+	// platform calls go to the platform's host instead of the region's own.
+	platform bool
+}
+
+// read makes one GET to a region's AI service.
 func (p *Provider) read(ctx context.Context, op, region, path string, query url.Values, decode func(answer, error) error) error {
-	if _, ok := p.configured(region); !ok && p.session == nil {
-		return p.refuse(op, region, "the region is not configured")
+	return p.ask(ctx, request{op: op, region: region, method: http.MethodGet, path: path + "?" + query.Encode()}, decode)
+}
+
+// ask makes one call; two if the token was refused and a login gives another
+// one. decode gets the answer, or what is wrong with it.
+func (p *Provider) ask(ctx context.Context, r request, decode func(answer, error) error) error {
+	if _, ok := p.configured(r.region); !ok && p.session == nil {
+		return p.refuse(r.op, r.region, "the region is not configured")
 	}
-	release, err := p.slot(ctx, region)
+	release, err := p.slot(ctx, r.region)
 	if err != nil {
 		return err
 	}
 	defer release()
-	base, err := p.base(ctx, op, region)
-	if err != nil {
-		return err
+	base, scope := p.cfg.PlatformEndpoint+"/ac", scopePlatform
+	if !r.platform {
+		scope = "" // that of the region
+		if base, err = p.base(ctx, r.op, r.region); err != nil {
+			return r.before(err)
+		}
 	}
-	target := base + "/openapi/v2" + path + "?" + query.Encode()
-	return p.withToken(ctx, op, region, func(token upstream.Secret) (stale bool, err error) {
-		call := p.call(op, region, target, token)
-		call.Class = upstream.ClassRead
+	return p.withToken(ctx, r, func(token upstream.Secret) (stale bool, err error) {
+		call := p.call(r, base+"/openapi/v2"+r.path, token)
+		call.Class, call.Scope = r.class, scope
 		missing := false
 		call.Decode = func(resp upstream.Response) error {
 			a, err := open(resp)
-			stale = a.stale
-			// A gateway without an AI service knows none of its paths.
+			stale = a.stale && r.repeatable(resp.Status, err)
 			if e, ok := errors.AsType[*upstream.Error](err); ok && resp.Status == http.StatusNotFound && !documented(e.Code) {
-				missing = true
-				e.Kind, e.Err = upstream.KindDisabled, errors.New(noService)
+				if r.platform {
+					e.Kind, e.Err = upstream.KindRejected, errors.New("the platform has no such call")
+				} else {
+					// A gateway without an AI service knows none of its paths.
+					missing = true
+					e.Kind, e.Err = upstream.KindDisabled, errors.New(noService)
+				}
 			}
 			return decode(a, err)
 		}
 		err = p.client.Do(ctx, call)
 		if missing && p.session != nil {
-			p.session.forget(region, base)
+			p.session.forget(r.region, base)
 		}
 		return stale, err
 	})
 }
 
-// withToken makes a call with a region's token, and makes it again with a new
-// one if the cloud no longer takes the first.
-func (p *Provider) withToken(ctx context.Context, op, region string, call func(upstream.Secret) (stale bool, err error)) error {
+// repeatable reports whether a call whose token was refused with err may be made
+// again with another token.
+//
+// A refused token is refused in front of what does the work, so that nothing
+// was done, and this holds for writes as well. The exception is a create that
+// got HTTP 403 without the cloud's own code for tokens: that may be the word of
+// a firewall that looks at answers too, and a create that was done all the same
+// would be done twice, and paid for twice.
+func (r request) repeatable(status int, err error) bool {
+	e, ok := errors.AsType[*upstream.Error](err)
+	return r.op != opCreate || status != http.StatusForbidden || ok && e.Code == codeToken
+}
+
+// before makes err, of a login or of a question for an address, the error of a
+// write that was not sent for it. What was sent then was no write.
+func (r request) before(err error) error {
+	e, ok := errors.AsType[*upstream.Error](err)
+	if !ok || r.class != upstream.ClassWrite {
+		return err
+	}
+	unsent := *e
+	unsent.Sent = false
+	return &unsent
+}
+
+// withToken makes a call with a token, and makes it again with a new one if the
+// cloud no longer takes the first.
+func (p *Provider) withToken(ctx context.Context, r request, call func(upstream.Secret) (stale bool, err error)) error {
 	if p.session == nil {
-		r, _ := p.configured(region)
-		_, err := call(r.Token)
+		configured, _ := p.configured(r.region)
+		_, err := call(configured.Token)
 		return err
 	}
-	token, generation, err := p.session.token(ctx, op, region, 0)
+	holder := r.region
+	if r.platform && p.cfg.CreateToken == tokenOfPlatform {
+		holder = platformGrant
+	}
+	token, generation, err := p.session.token(ctx, r.op, r.region, holder, 0)
 	if err != nil {
-		return err
+		return r.before(err)
 	}
-	stale, err := call(token)
+	stale, refusal := call(token)
 	if !stale {
-		return err
+		return refusal
 	}
-	if token, _, err = p.session.token(ctx, op, region, generation); err != nil {
+	if token, _, err = p.session.token(ctx, r.op, r.region, holder, generation); err != nil {
+		if r.class == upstream.ClassWrite {
+			// The write reached the cloud, which refused it. How the login failed
+			// says nothing about what became of the write.
+			if e, ok := errors.AsType[*upstream.Error](refusal); ok {
+				e.Err = fmt.Errorf("and no other token: %w", err)
+			}
+			return refusal
+		}
 		return err
 	}
 	_, err = call(token)
@@ -497,16 +596,23 @@ func (p *Provider) configured(region string) (Region, bool) {
 	return p.cfg.Regions[i], true
 }
 
-// call prepares a GET with a token.
-func (p *Provider) call(op, region, target string, token upstream.Secret) upstream.Call {
+// call prepares a call with a token.
+func (p *Provider) call(r request, target string, token upstream.Secret) upstream.Call {
 	return upstream.Call{
-		Op: op, Location: region,
+		Op: r.op, Location: r.region,
 		Request: func(ctx context.Context) (*http.Request, error) {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
+			var body io.Reader = http.NoBody
+			if r.body != nil {
+				body = bytes.NewReader(r.body)
+			}
+			req, err := http.NewRequestWithContext(ctx, r.method, target, body)
 			if err != nil {
 				return nil, err
 			}
 			req.Header.Set("Accept", "application/json")
+			if r.body != nil {
+				req.Header.Set("Content-Type", "application/json")
+			}
 			req.Header.Set("token", token.Reveal())
 			return req, nil
 		},

@@ -273,8 +273,14 @@ func TestConfig(t *testing.T) {
 		{"everything with a login", with(func(c *Config) {
 			c.LoginEndpoint, c.PlatformEndpoint, c.User = "http://127.0.0.1:1/", "http://127.0.0.1:2", "张三"
 			c.MaxConcurrent, c.StrictEnvelope, c.TimeZone = 1, true, "UTC"
+			c.CreateToken = "platform"
 		}), nil},
 		{"a region", Config{Regions: []Region{region}}, nil},
+		{"a region and the platform", Config{Regions: []Region{region}, PlatformEndpoint: "http://127.0.0.1:2/", CreateToken: "region"}, nil},
+		{"a region and the wrong platform", Config{Regions: []Region{region}, PlatformEndpoint: "https://u:hunter2@h", CreateToken: "platform"}, []string{
+			"create_token", "platform_endpoint",
+		}},
+		{"a token of somebody", with(func(c *Config) { c.CreateToken = "hunter2" }), []string{"create_token"}},
 		{"a region with /ai", Config{Regions: []Region{{ID: "1", Endpoint: "https://h:65011/ai/", Token: secret("t")}}}, nil},
 		{"nothing", Config{}, []string{"access_key", "secret_key", "user"}},
 		{"everything wrong with a login", Config{
@@ -320,6 +326,10 @@ func TestConfig(t *testing.T) {
 
 func TestCapabilities(t *testing.T) {
 	want := upstream.Capabilities{ChangeImage: upstream.ChangeImageUnsupported, VolatileAttributes: []string{"enoughResource"}}
+	if diff := cmp.Diff(want, withRegion(t, Config{ReadOnly: true}, nil).Capabilities()); diff != "" {
+		t.Errorf("capabilities, read only (-want +got):\n%s", diff)
+	}
+	want.ChangeImage = upstream.ChangeImageRecreate
 	if diff := cmp.Diff(want, withRegion(t, Config{}, nil).Capabilities()); diff != "" {
 		t.Errorf("capabilities (-want +got):\n%s", diff)
 	}

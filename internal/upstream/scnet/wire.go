@@ -70,6 +70,9 @@ func open(resp upstream.Response) (answer, error) {
 // is the answer to a token that has expired.
 const codeToken = "10008"
 
+// codeStopped is the answer to stopping what is stopped already.
+const codeStopped = "817140"
+
 // kinds is what the known codes mean: those of the vendor's table and those
 // that its container, file and console services are known to give.
 var kinds = map[string]upstream.Kind{
@@ -90,12 +93,13 @@ var kinds = map[string]upstream.Kind{
 	"716870": upstream.KindRejected, // number of instances
 	"816304": upstream.KindInvalid,  // card type not in the region
 	"816822": upstream.KindNotFound, // no such task
-	"817140": upstream.KindConflict, // already stopped
-	"818218": upstream.KindDenied,   // no such user in the region
-	"820000": upstream.KindInvalid,  // parameter name
-	"1004":   upstream.KindInvalid,  // parameter empty
-	"911020": upstream.KindNotFound, // no such file
-	"911021": upstream.KindConflict, // file exists
+
+	codeStopped: upstream.KindConflict,
+	"818218":    upstream.KindDenied,   // no such user in the region
+	"820000":    upstream.KindInvalid,  // parameter name
+	"1004":      upstream.KindInvalid,  // parameter empty
+	"911020":    upstream.KindNotFound, // no such file
+	"911021":    upstream.KindConflict, // file exists
 }
 
 func documented(code string) bool {
@@ -150,7 +154,7 @@ func (a answer) empty() bool {
 	return true
 }
 
-// page is one page of the list of notebooks.
+// page is one page of a list of notebooks or images.
 type page struct {
 	rows  []json.RawMessage
 	total int // -1 when the answer has none
@@ -203,6 +207,36 @@ func (a answer) page(strict bool) (page, error) {
 		return p, bad("the data has no list of notebooks")
 	}
 	return p, nil
+}
+
+// image is the cloud's record of an image, as far as it is needed.
+type image struct {
+	Path            upstream.Text `json:"path"`
+	Version         upstream.Text `json:"version"` // name:tag
+	Name            upstream.Text `json:"name"`    // not in the records of model images
+	Tag             upstream.Text `json:"tag"`
+	ImageSize       upstream.Text `json:"imageSize"` // bytes
+	Status          upstream.Text `json:"status"`
+	AcceleratorType upstream.Text `json:"acceleratorType"`
+}
+
+// nameTag is what create wants as the name of an image.
+func (i image) nameTag() string {
+	switch {
+	case i.Version != "":
+		return string(i.Version)
+	case i.Name != "" && i.Tag != "":
+		return string(i.Name + ":" + i.Tag)
+	}
+	return string(i.Path[strings.LastIndex(string(i.Path), "/")+1:])
+}
+
+// size is in bytes; zero when the record does not say.
+func (i image) size() int64 {
+	if n := whole(string(i.ImageSize), math.MaxInt64); n > 0 {
+		return n
+	}
+	return memory(string(i.ImageSize)) // the vendor's table has 120GB
 }
 
 // notebook is the cloud's record. The README tables where each field goes;

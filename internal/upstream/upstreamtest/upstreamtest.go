@@ -265,8 +265,8 @@ func (s suite) capabilities(t *testing.T) {
 	if diff := cmp.Diff(want, clone(r.Provider.Capabilities())); diff != "" {
 		t.Errorf("they changed (-first +second):\n%s", diff)
 	}
-	if can := want.ChangeImage != upstream.ChangeImageUnsupported; can != (r.Image != nil) {
-		t.Errorf("an image change is possible: %v; given: %+v", can, r.Image)
+	if can := want.ChangeImage == upstream.ChangeImageInPlace; can != (r.Image != nil) {
+		t.Errorf("an image change in place is possible: %v; given: %+v", can, r.Image)
 	}
 	if r.Image != nil {
 		if types := want.ImageTypes; len(types) > 0 != (r.Image.ImageType != "") || len(types) > 0 && !slices.Contains(types, r.Image.ImageType) {
