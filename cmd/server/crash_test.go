@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -287,5 +289,135 @@ func TestManyChangesUnderFaults(t *testing.T) {
 	}
 	if open != 0 {
 		t.Errorf("%d changes are not settled", open)
+	}
+}
+
+// every are the warnings of a change that makes another notebook.
+var every = []string{
+	"NOTEBOOK_RUNNING", "NOTEBOOK_ID_CHANGES", "CONTAINER_DATA_LOST", "ADDRESSES_CHANGE", "MOUNTS_NOT_RESTORED", "ACCELERATOR_MAY_BE_LOST",
+}
+
+// TestKilledRecreate kills the process in every step of a change that makes
+// another notebook, before and after the cloud did it. Afterwards there is one
+// notebook: the new one under the old name, and the record says so; nothing was
+// made or released twice.
+func TestKilledRecreate(t *testing.T) {
+	for _, ran := range []bool{true, false} {
+		for _, op := range []string{"stop", "create", "rename", "release", "detail"} {
+			for _, effect := range []bool{false, true} {
+				if op == "detail" && effect {
+					continue // a read has no effect
+				}
+				t.Run(fmt.Sprintf("running %v, in %s, done %v", ran, op, effect), func(t *testing.T) {
+					t.Parallel()
+					killRecreate(t, ran, op, effect)
+				})
+			}
+		}
+	}
+}
+
+func killRecreate(t *testing.T, ran bool, op string, effect bool) {
+	fleet, err := cloudsim.Start(cloudsim.Config{Notebooks: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fleet.Close)
+	sim := fleet.SCNet
+	sim.Set(func(s *cloudsim.SCNetSettings) { s.Transition = cloudsim.Duration(100 * time.Millisecond) })
+	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
+	defer cancel()
+	dataDir := t.TempDir()
+	first := spawn(t, fastConfig(fleet, dataDir))
+	notebooks, _ := first.client(t)
+	const old = "clouds/scnet/locations/11250/notebooks/" + cloudsim.SCNetNotebook
+	if ran {
+		startSCNet(t, fleet)
+		until(t, "the notebook is seen to run", func() bool {
+			resp, err := notebooks.List(ctx, &notebookv1.ListRequest{Filter: "state = RUNNING AND name = \"" + old + "\""})
+			return err == nil && len(resp.GetNotebooks()) == 1
+		})
+	}
+	req := &notebookv1.ChangeImageRequest{Name: old, Image: cloudsim.SCNetImage, RequestId: uuid.NewString(), Acknowledge: every}
+	before := sim.Calls(op)
+	sim.Break(cloudsim.Fault{Op: op, Mode: cloudsim.ModeHang, Effect: effect})
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		_, _ = notebooks.ChangeImage(ctx, req) // the process dies under it
+	}()
+	until(t, "the cloud is called", func() bool { return sim.Calls(op) > before })
+	first.kill(t)
+	<-asked
+	sim.Heal()
+
+	second := spawn(t, fastConfig(fleet, dataDir))
+	notebooks, history := second.client(t)
+	list, err := history.ListImageChanges(ctx, &notebookv1.ListImageChangesRequest{})
+	if err != nil || len(list.GetImageChanges()) != 1 {
+		t.Fatalf("history = %v, %v", list, err)
+	}
+	change := settled(t, ctx, history, list.GetImageChanges()[0].GetName())
+	created, released := sim.Created(), sim.Released()
+	if change.GetPhase() == notebookv1.ImageChange_PHASE_FAILED && op == "create" && !effect {
+		// The call may not have arrived: that is believed after a while, and
+		// then everything is as it was.
+		if len(created) != 0 || len(released) != 0 || !strings.Contains(change.GetFailure().GetMessage(), "old notebook") {
+			t.Errorf("failed with %v created and %v released: %v", created, released, change.GetFailure())
+		}
+		wantState(t, fleet, cloudsim.SCNetNotebook, ran, "")
+		return
+	}
+	if change.GetPhase() != notebookv1.ImageChange_PHASE_SUCCEEDED || len(created) != 1 || len(released) != 1 || released[0] != cloudsim.SCNetNotebook ||
+		!strings.HasSuffix(change.GetNewNotebook(), "/"+created[0]) {
+		t.Fatalf("%v; created %v, released %v", change, created, released)
+	}
+	wantState(t, fleet, created[0], ran, cloudsim.SCNetImage)
+	resp, err := notebooks.ChangeImage(ctx, req)
+	if err != nil || resp.GetChange().GetName() != change.GetName() || len(sim.Created()) != 1 {
+		t.Errorf("the same request: %v, %v; created %v", resp, err, sim.Created())
+	}
+	if name := resp.GetNotebook().GetDisplayName(); name != "2503021210191107" && err == nil {
+		until(t, "the new notebook is listed under the old name", func() bool {
+			resp, err := notebooks.List(ctx, &notebookv1.ListRequest{Filter: "display_name = 2503021210191107 AND image.uri = \"" + cloudsim.SCNetImage + "\""})
+			return err == nil && len(resp.GetNotebooks()) == 1
+		})
+	}
+}
+
+// wantState wants a notebook of the first region to be there as it should be.
+func wantState(t *testing.T, fleet *cloudsim.Fleet, id string, running bool, image string) {
+	t.Helper()
+	want := "stopped"
+	if running {
+		want = "running"
+	}
+	until(t, id+" is "+want, func() bool {
+		for _, n := range fleet.SCNet.Truth("11250") {
+			if n.ID == id && n.State == want && (image == "" || n.Image == image) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// startSCNet starts the notebook of the vendor's example, as somebody else would.
+func startSCNet(t *testing.T, fleet *cloudsim.Fleet) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fleet.URL("scnet")+"/ac/openapi/v2/notebook/actions/start",
+		strings.NewReader(`{"notebookId":"`+cloudsim.SCNetNotebook+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("token", fleet.SCNet.Token("11250"))
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if body, _ := io.ReadAll(resp.Body); !strings.Contains(string(body), `"code":"0"`) {
+		t.Fatalf("start: %s", body)
 	}
 }
