@@ -141,7 +141,7 @@ func (s *eventStream) serve(ctx context.Context, client notebookv1.NotebookServi
 	header := s.w.Header()
 	header.Set("Vary", "Accept")
 	stream, first, err := s.open(ctx, client, req)
-	if err != nil {
+	if err != nil && !s.comesAgain(err) {
 		return err
 	}
 
@@ -164,6 +164,9 @@ func (s *eventStream) serve(ctx context.Context, client notebookv1.NotebookServi
 		}
 		return nil
 	}
+	if err != nil {
+		return end(err)
+	}
 	for _, frame := range first {
 		text, err := eventText(frame)
 		if err != nil {
@@ -178,6 +181,11 @@ func (s *eventStream) serve(ctx context.Context, client notebookv1.NotebookServi
 	// frame is on its way, the others wait at the server as versions of rows.
 	frames := make(chan *notebookv1.WatchResponse)
 	var ended error // why frames was closed; set before
+	defer func() {
+		cancel()
+		for range frames { // until the goroutine has ended
+		}
+	}()
 	go func() {
 		defer close(frames)
 		for {
@@ -247,6 +255,21 @@ func (s *eventStream) open(ctx context.Context, client notebookv1.NotebookServic
 		return nil, nil, err
 	}
 	return stream, append(first, frame), nil
+}
+
+// comesAgain reports whether an error is to be told in the stream, to an
+// EventSource that was here before: it would give up for good at an HTTP error,
+// though the next try may go well.
+func (s *eventStream) comesAgain(err error) bool {
+	if s.r.Header.Get("Last-Event-ID") == "" {
+		return false
+	}
+	switch status.Code(err) {
+	case codes.Unavailable, codes.ResourceExhausted, codes.Aborted, codes.DeadlineExceeded:
+		return true
+	default:
+		return false
+	}
 }
 
 // eventText is a frame as an event. Its name is that of what happened in the

@@ -179,7 +179,7 @@ func names(t *testing.T, all []*sseEvent) []string {
 	var out []string
 	for _, event := range all {
 		switch f := event.frame(t); event.name {
-		case "":
+		case "", "image_change": // whose phases may be skipped
 		case "location":
 			out = append(out, "location "+f.GetLocation().GetName())
 		case "notebook":
@@ -344,6 +344,8 @@ func TestEvents(t *testing.T) {
 			overLines[len(overLines)-1].name = "location"
 		case f.GetNotebook() != nil:
 			overLines[len(overLines)-1].name = "notebook"
+		case f.GetImageChange() != nil:
+			overLines[len(overLines)-1].name = "image_change"
 		}
 		return f.GetBookmark() != nil
 	})
@@ -419,7 +421,8 @@ func TestBadLastEventID(t *testing.T) {
 			// Had the connection broken after the reset, its id would do.
 			again := p.events(t, "/v1/clouds/core/notebooks:watch", "Last-Event-ID", all[1].id)
 			defer again.close()
-			if diff := gocmp.Diff(snapshot[1:], names(t, again.untilBookmark(t, notebookv1.Bookmark_KIND_SNAPSHOT_END)[1:])); diff != "" {
+			want := append([]string{"reset SNAPSHOT_INCOMPLETE"}, snapshot[1:]...)
+			if diff := gocmp.Diff(want, names(t, again.untilBookmark(t, notebookv1.Bookmark_KIND_SNAPSHOT_END)[1:])); diff != "" {
 				t.Errorf("events after the id of the reset (-want +got):\n%s", diff)
 			}
 		})
@@ -517,7 +520,7 @@ func TestLinesStay(t *testing.T) {
 		{http.MethodHead, "/v1/notebooks:watch"},
 		{http.MethodPost, "/v1/notebooks:watch"},
 		{http.MethodDelete, "/v1/notebooks:watch"},
-		{http.MethodGet, "/v1/imageChanges"},
+		{http.MethodGet, "/v1/imageChanges/none"},
 		{http.MethodGet, "/v1/clouds/none"},
 	} {
 		// protojson varies its white space on purpose, but not within a process.
@@ -830,4 +833,27 @@ func TestStopWithStuckEventReader(t *testing.T) {
 		t.Errorf("the reader was not stuck: it has got %d of %d bytes", len(rest), whole)
 	}
 	t.Logf("stopped in %v; %d of %d bytes were on their way", time.Since(began), len(rest), whole)
+}
+
+// TestPassingErrorForOneThatComesAgain: a browser that was here before is told
+// of an error that passes in the stream, so that it goes on trying; a new one as
+// any other caller.
+func TestPassingErrorForOneThatComesAgain(t *testing.T) {
+	_, clouds := startVendorClouds(t)
+	p := start(t, "watch: {max_per_caller: 1}\n"+vendorConfig(clouds.URL, ""))
+	held := p.events(t, "/v1/notebooks:watch")
+	defer held.close()
+	all := held.untilBookmark(t, notebookv1.Bookmark_KIND_SNAPSHOT_END)
+	fresh := p.events(t, "/v1/notebooks:watch")
+	defer fresh.close()
+	if fresh.resp.StatusCode != http.StatusTooManyRequests {
+		t.Errorf("a new one: HTTP %d", fresh.resp.StatusCode)
+	}
+	again := p.events(t, "/v1/notebooks:watch", "Last-Event-ID", all[len(all)-1].id)
+	defer again.close()
+	told := again.rest(t)
+	if end := told[len(told)-1]; again.resp.StatusCode != http.StatusOK || end.name != "end" || end.retry == 0 ||
+		codes.Code(end.status(t).GetCode()) != codes.ResourceExhausted {
+		t.Errorf("one that comes again: HTTP %d, %+v", again.resp.StatusCode, told)
+	}
 }
