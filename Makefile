@@ -25,11 +25,12 @@ run: build ## Run the server on two simulated clouds.
 
 .PHONY: test
 test: ## Run all tests with the race detector.
-	$(GO) test -race -shuffle=on ./...
+	$(GO) test -race -shuffle=on -parallel 4 ./...
 
-.PHONY: matrix
-matrix: ## Run every cell of the fault matrix.
-	$(GO) test -race -parallel 8 -run '^TestFaultMatrix$$' ./cmd/server -matrix
+.PHONY: campaign
+campaign: ## Run in full what `make test` runs a part of: faults, crashes, every setting.
+	NOTEBOOKD_WHOLE=1 $(GO) test -race -parallel 4 -timeout 20m \
+		-run '^(TestFaultMatrix|TestRehearse|TestKilled.*|TestManyChangesUnderFaults|TestConformance)$$' ./cmd/server ./internal/upstream/...
 
 .PHONY: test-browser
 test-browser: ## Run the tests that need a browser (Debian: chromium).

@@ -59,6 +59,7 @@ func (p *process) change(ctx context.Context, t *testing.T, door string, req *no
 // TestChangeRefusals produces every reason for which a change is refused, over
 // both doors.
 func TestChangeRefusals(t *testing.T) {
+	t.Parallel()
 	core := func(edit func(*notebookv1.ChangeImageRequest)) *notebookv1.ChangeImageRequest {
 		req := &notebookv1.ChangeImageRequest{Name: coreNotebook, Image: "registry.example.com/team/a:1", ImageType: "custom"}
 		if edit != nil {
@@ -222,6 +223,7 @@ func TestChangeRefusals(t *testing.T) {
 // TestRecreateFromPlanToHistory is a change on SCNet as a person makes it: the
 // plan, the change, its progress in a watch, and the record of it.
 func TestRecreateFromPlanToHistory(t *testing.T) {
+	t.Parallel()
 	fleet, err := cloudsim.Start(cloudsim.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -303,6 +305,7 @@ func TestRecreateFromPlanToHistory(t *testing.T) {
 // TestFailedCreateBringsTheOldBack: when the new notebook fails, the old one runs
 // again, and the record says so.
 func TestFailedCreateBringsTheOldBack(t *testing.T) {
+	t.Parallel()
 	for name, settle := range map[string]func(*cloudsim.SCNetSettings){
 		"it fails to start":         func(s *cloudsim.SCNetSettings) { s.CreateFails = "image pull failed" },
 		"the cloud refuses to make": nil,

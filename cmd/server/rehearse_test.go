@@ -90,7 +90,10 @@ func TestRehearse(t *testing.T) {
 				p = start(t, strings.Replace(config, "calls_per_hour: 20000", "calls_per_hour: 1000000", 1))
 			}
 			fresh()
-			for _, r := range rehearsals(t, cloud) {
+			for i, r := range rehearsals(t, cloud) {
+				if !whole && i%4 != 0 {
+					continue
+				}
 				t.Run(strings.Trim(r.path+" "+r.body, " "), func(t *testing.T) {
 					r.run(t, p, fleet, location)
 				})

@@ -1,6 +1,7 @@
 package coreshub_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -30,7 +31,7 @@ var codes = map[string]struct{ code, http upstream.Kind }{
 // TestConformance runs the suite on every form in which the cloud may turn out
 // to sign, to tell errors and to order lists.
 func TestConformance(t *testing.T) {
-	for _, tt := range []struct {
+	for i, tt := range []struct {
 		name string
 		cfg  func(*coreshub.Config)
 		sim  func(*cloudsim.CoresHubSettings)
@@ -55,6 +56,9 @@ func TestConformance(t *testing.T) {
 			func(s *cloudsim.CoresHubSettings) { s.Unset, s.Counts = "empty", "zero" },
 		},
 	} {
+		if i >= 2 && os.Getenv("NOTEBOOKD_WHOLE") == "" {
+			break // the rest is for make campaign
+		}
 		t.Run(tt.name, func(t *testing.T) {
 			upstreamtest.Run(t, func(t *testing.T, client *upstream.Client) upstreamtest.Subject {
 				t.Helper()
