@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"go.einride.tech/aip/filtering"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
@@ -27,10 +28,11 @@ const (
 	maxFilterEcho  = 40  // characters of a filter or order that an error repeats
 )
 
-// filter is a parsed filter of List and Watch, in the language of AIP-160. It
-// is immutable and safe for concurrent use; nil matches all.
+// filter is a parsed filter over messages of one kind, in the language of
+// AIP-160: what a message has, and what a text alone searches, stands in a
+// filterSchema. It is immutable and safe for concurrent use; nil matches all.
 //
-// Its logic has two values. A notebook either matches or does not, and NOT is
+// Its logic has two values. A message either matches or does not, and NOT is
 // always the opposite:
 //
 //   - A value is unset when the message that holds it is, and so is a time, an
@@ -39,32 +41,33 @@ const (
 //     both are true of one.
 //   - Any other text or number has a value, if only "" or 0.
 //   - `f:*` is whether there is something to tell: a text that is not empty, a
-//     number that is not 0 (or an `optional` one that is set), a state that is
-//     not STATE_UNSPECIFIED, a time, message or attribute that is set, a list or
-//     map that is not empty.
+//     number that is not 0 (or an `optional` one that is set), a bool that is
+//     true, an enum that is not UNSPECIFIED, a time, message or attribute that is
+//     set, a list or map that is not empty.
 //
 // Texts: `=` and `!=` heed the case, and `*` stands for any characters; `:` is
 // whether the text contains the value, whatever the case, and knows `*` too; the
 // other comparisons are by bytes, and `*` is nothing special to them. For
-// numbers, times and states `:` is the same as `=`.
+// numbers, times, bools and enums `:` is the same as `=`.
 //
 // OR binds tighter than AND, as AIP-160 has it, and terms that just follow each
 // other are joined by AND.
-type filter struct {
-	test      test // nil matches all
+type filter[T any] struct {
+	test      test[T] // nil matches all
 	canonical string
 }
 
-// test tells whether a notebook matches. It never keeps or changes it.
-type test func(*notebookv1.Notebook) bool
+// test tells whether a message matches. It never keeps or changes it.
+type test[T any] func(T) bool
 
-// match tells whether a notebook matches.
-func (f *filter) match(n *notebookv1.Notebook) bool { return f == nil || f.test == nil || f.test(n) }
+// match tells whether a message matches.
+func (f *filter[T]) match(m T) bool { return f == nil || f.test == nil || f.test(m) }
 
 // key is the filter in one spelling, for binding tokens: filters with one key
-// match the same notebooks. White space, redundant parentheses, kinds of quotes
-// and the spelling of fields make no difference. It is empty when all match.
-func (f *filter) key() string {
+// match the same messages. White space, redundant parentheses, kinds of quotes
+// and the spelling of fields and enums make no difference. It is empty when all
+// match.
+func (f *filter[T]) key() string {
 	if f == nil {
 		return ""
 	}
@@ -90,16 +93,26 @@ func (e *filterError) Error() string {
 	return fmt.Sprintf("at position %d: %s: %s", e.Position, e.Field, e.Problem)
 }
 
-// parseFilter parses a filter. Its errors are *filterError.
-func parseFilter(text string) (*filter, error) {
+// filterSchema is what filters over one kind of message may name. It is never
+// changed.
+type filterSchema[T any] struct {
+	// fields are the fields by their paths. The keys of a map come on top.
+	fields map[string]filterField[T]
+	// search tells whether a text that stands alone is in a message. contains
+	// tells whether it is in one of its texts.
+	search func(m T, contains func(string) bool) bool
+}
+
+// parse parses a filter. Its errors are *filterError.
+func (s *filterSchema[T]) parse(text string) (*filter[T], error) {
 	if strings.TrimSpace(text) == "" {
-		return &filter{}, nil
+		return &filter[T]{}, nil
 	}
 	tokens, err := lexFilter(text)
 	if err != nil {
 		return nil, err
 	}
-	p := &filterParser{text: text, tokens: tokens}
+	p := &filterParser[T]{schema: s, text: text, tokens: tokens}
 	all, err := p.expression()
 	if err != nil {
 		return nil, err
@@ -107,7 +120,13 @@ func parseFilter(text string) (*filter, error) {
 	if t := p.peek(); t.Type != tokenEnd {
 		return nil, failAt(t, "this parenthesis closes nothing") // all else belongs to an expression
 	}
-	return &filter{test: all.test, canonical: all.key}, nil
+	return &filter[T]{test: all.test, canonical: all.key}, nil
+}
+
+// parseFilter parses a filter over notebooks, for List and Watch. Its errors are
+// *filterError.
+func parseFilter(text string) (*filter[*notebookv1.Notebook], error) {
+	return notebookSchema.parse(text)
 }
 
 // tokenEnd marks the end of the text.
@@ -161,7 +180,8 @@ func invalidAt(text string) int {
 //	factor     = term { OR term } .
 //	term       = [ NOT | "-" ] ( "(" expression ")" | restriction ) .
 //	restriction = path [ comparator value ] .
-type filterParser struct {
+type filterParser[T any] struct {
+	schema *filterSchema[T]
 	text   string
 	tokens []filtering.Token
 	at     int
@@ -170,14 +190,14 @@ type filterParser struct {
 }
 
 // filterNode is a parsed part of a filter.
-type filterNode struct {
-	test test
+type filterNode[T any] struct {
+	test test[T]
 	key  string
 }
 
-func (p *filterParser) peek() filtering.Token { return p.tokens[p.at] }
+func (p *filterParser[T]) peek() filtering.Token { return p.tokens[p.at] }
 
-func (p *filterParser) next() filtering.Token {
+func (p *filterParser[T]) next() filtering.Token {
 	t := p.tokens[p.at]
 	if t.Type != tokenEnd {
 		p.at++
@@ -186,18 +206,18 @@ func (p *filterParser) next() filtering.Token {
 }
 
 // adjacent tells whether no white space comes before the next token.
-func (p *filterParser) adjacent() bool {
+func (p *filterParser[T]) adjacent() bool {
 	return p.at > 0 && endOf(p.tokens[p.at-1]) == int(p.peek().Position.Offset)
 }
 
 func endOf(t filtering.Token) int { return int(t.Position.Offset) + len(t.Value) }
 
-func (p *filterParser) expression() (filterNode, error) {
-	var factors []filterNode
+func (p *filterParser[T]) expression() (filterNode[T], error) {
+	var factors []filterNode[T]
 	for {
 		factor, err := p.factor()
 		if err != nil {
-			return filterNode{}, err
+			return filterNode[T]{}, err
 		}
 		factors = append(factors, factor)
 		switch p.peek().Type {
@@ -210,12 +230,12 @@ func (p *filterParser) expression() (filterNode, error) {
 	}
 }
 
-func (p *filterParser) factor() (filterNode, error) {
-	var terms []filterNode
+func (p *filterParser[T]) factor() (filterNode[T], error) {
+	var terms []filterNode[T]
 	for {
 		term, err := p.term()
 		if err != nil {
-			return filterNode{}, err
+			return filterNode[T]{}, err
 		}
 		terms = append(terms, term)
 		if p.peek().Type != filtering.TokenTypeOr {
@@ -225,89 +245,92 @@ func (p *filterParser) factor() (filterNode, error) {
 	}
 }
 
-func (p *filterParser) term() (filterNode, error) {
+func (p *filterParser[T]) term() (filterNode[T], error) {
 	t := p.peek()
 	switch t.Type {
 	case filtering.TokenTypeNot:
 		p.next()
 		if after := p.peek().Type; p.adjacent() && after != filtering.TokenTypeLeftParen && after != tokenEnd {
-			return filterNode{}, failAt(p.peek(), "white space is missing after NOT")
+			return filterNode[T]{}, failAt(p.peek(), "white space is missing after NOT")
 		}
 	case filtering.TokenTypeMinus:
 		p.next()
 		if !p.adjacent() {
-			return filterNode{}, failAt(t, "the term that - negates has to follow at once")
+			return filterNode[T]{}, failAt(t, "the term that - negates has to follow at once")
 		}
 	default:
 		return p.simple()
 	}
 	negated, err := p.simple()
 	if err != nil {
-		return filterNode{}, err
+		return filterNode[T]{}, err
 	}
 	key := negated.key
 	if strings.HasPrefix(key, "NOT ") {
 		key = "(" + key + ")" // the grammar has no NOT NOT
 	}
-	return filterNode{test: negate(negated.test), key: "NOT " + key}, nil
+	return filterNode[T]{test: negate(negated.test), key: "NOT " + key}, nil
 }
 
-func (p *filterParser) simple() (filterNode, error) {
+func (p *filterParser[T]) simple() (filterNode[T], error) {
 	open := p.peek()
 	if open.Type != filtering.TokenTypeLeftParen {
 		return p.restriction()
 	}
 	p.next()
 	if p.depth++; p.depth > maxFilterDepth {
-		return filterNode{}, failAt(open, "more than %d parentheses are in each other", maxFilterDepth)
+		return filterNode[T]{}, failAt(open, "more than %d parentheses are in each other", maxFilterDepth)
 	}
 	inner, err := p.expression()
 	if err != nil {
-		return filterNode{}, err
+		return filterNode[T]{}, err
 	}
 	if p.next().Type != filtering.TokenTypeRightParen {
-		return filterNode{}, failAt(open, "this parenthesis is not closed")
+		return filterNode[T]{}, failAt(open, "this parenthesis is not closed")
 	}
 	p.depth--
 	return inner, nil
 }
 
-func (p *filterParser) restriction() (filterNode, error) {
+func (p *filterParser[T]) restriction() (filterNode[T], error) {
 	start := p.peek()
 	if p.terms++; p.terms > maxFilterTerms {
-		return filterNode{}, failAt(start, "it has more than %d terms", maxFilterTerms)
+		return filterNode[T]{}, failAt(start, "it has more than %d terms", maxFilterTerms)
 	}
 	path, err := p.path()
 	if err != nil {
-		return filterNode{}, err
+		return filterNode[T]{}, err
 	}
 	op := p.peek()
 	if !op.Type.IsComparator() {
 		return p.literal(start, strings.Join(path, "."))
 	}
-	name, f, problem := lookupField(path)
+	name, f, problem := p.schema.lookup(path)
 	if problem != "" {
-		return filterNode{}, &filterError{Position: int(start.Position.Offset), Field: name, Problem: problem}
+		return filterNode[T]{}, &filterError{Position: int(start.Position.Offset), Field: name, Problem: problem}
 	}
 	p.next()
 	at := p.peek()
 	value, err := p.value()
 	if err != nil {
-		return filterNode{}, err
+		return filterNode[T]{}, err
 	}
-	if ops, hint := f.takes(); !slices.Contains(strings.Fields(ops), string(op.Type)) {
+	if ops, hint := f.takes(name); !slices.Contains(strings.Fields(ops), string(op.Type)) {
 		problem = "it cannot be compared by " + string(op.Type) + ", it takes " + ops + hint
-		return filterNode{}, &filterError{Position: int(op.Position.Offset), Field: name, Problem: problem}
+		return filterNode[T]{}, &filterError{Position: int(op.Position.Offset), Field: name, Problem: problem}
 	}
 	compiled, problem := f.compile(op.Type, value)
 	if problem != "" {
-		return filterNode{}, &filterError{Position: int(at.Position.Offset), Field: name, Problem: problem}
+		return filterNode[T]{}, &filterError{Position: int(at.Position.Offset), Field: name, Problem: problem}
 	}
-	return filterNode{test: compiled, key: name + " " + string(op.Type) + " " + strconv.Quote(value)}, nil
+	if f, ok := f.(speller); ok {
+		value = f.spell(value)
+	}
+	return filterNode[T]{test: compiled, key: name + " " + string(op.Type) + " " + strconv.Quote(value)}, nil
 }
 
 // path parses what stands left of a comparator, or a text that is searched for.
-func (p *filterParser) path() ([]string, error) {
+func (p *filterParser[T]) path() ([]string, error) {
 	var path []string
 	for {
 		t := p.peek()
@@ -335,29 +358,26 @@ func (p *filterParser) path() ([]string, error) {
 }
 
 // literal makes a test of a text that stands alone.
-func (p *filterParser) literal(start filtering.Token, text string) (filterNode, error) {
+func (p *filterParser[T]) literal(start filtering.Token, text string) (filterNode[T], error) {
 	if err := p.ended(); err != nil {
-		return filterNode{}, err
+		return filterNode[T]{}, err
 	}
 	if start.Type != filtering.TokenTypeString {
 		switch strings.ToLower(text) {
 		case "and", "or", "not", "&&", "||": // never meant as a text, and it would match next to nothing
-			return filterNode{}, failAt(start, "AND, OR and NOT are written in capitals; quote the word to search for it")
+			return filterNode[T]{}, failAt(start, "AND, OR and NOT are written in capitals; quote the word to search for it")
 		}
 	}
-	contains := containing(text)
-	return filterNode{
-		test: func(n *notebookv1.Notebook) bool {
-			image := n.GetImage()
-			return contains(n.GetName()) || contains(n.GetDisplayName()) || contains(image.GetUri()) || contains(image.GetDisplayName())
-		},
-		key: strconv.Quote(text),
+	search, contains := p.schema.search, containing(text)
+	return filterNode[T]{
+		test: func(m T) bool { return search(m, contains) },
+		key:  strconv.Quote(text),
 	}, nil
 }
 
 // value parses what stands right of a comparator. Whether it was quoted makes
 // no difference.
-func (p *filterParser) value() (string, error) {
+func (p *filterParser[T]) value() (string, error) {
 	t := p.peek()
 	switch {
 	case t.Type == filtering.TokenTypeString:
@@ -383,7 +403,7 @@ func (p *filterParser) value() (string, error) {
 }
 
 // run takes the tokens that follow each other without white space.
-func (p *filterParser) run(of func(filtering.TokenType) bool) string {
+func (p *filterParser[T]) run(of func(filtering.TokenType) bool) string {
 	start := p.next().Position.Offset
 	for p.adjacent() && of(p.peek().Type) {
 		p.next()
@@ -392,7 +412,7 @@ func (p *filterParser) run(of func(filtering.TokenType) bool) string {
 }
 
 // ended checks that a word ends where it seems to.
-func (p *filterParser) ended() error {
+func (p *filterParser[T]) ended() error {
 	t := p.peek()
 	switch {
 	case t.Type == tokenEnd || t.Type == filtering.TokenTypeRightParen || !p.adjacent():
@@ -452,23 +472,23 @@ func excerpt(text string) string {
 	return text
 }
 
-func joinNodes(nodes []filterNode, word string, of func([]test) test) filterNode {
+func joinNodes[T any](nodes []filterNode[T], word string, of func([]test[T]) test[T]) filterNode[T] {
 	if len(nodes) == 1 {
 		return nodes[0]
 	}
-	tests := make([]test, 0, len(nodes))
+	tests := make([]test[T], 0, len(nodes))
 	keys := make([]string, 0, len(nodes))
 	for _, n := range nodes {
 		tests = append(tests, n.test)
 		keys = append(keys, n.key)
 	}
-	return filterNode{test: of(tests), key: "(" + strings.Join(keys, " "+word+" ") + ")"}
+	return filterNode[T]{test: of(tests), key: "(" + strings.Join(keys, " "+word+" ") + ")"}
 }
 
-func allOf(tests []test) test {
-	return func(n *notebookv1.Notebook) bool {
+func allOf[T any](tests []test[T]) test[T] {
+	return func(m T) bool {
 		for _, t := range tests {
-			if !t(n) {
+			if !t(m) {
 				return false
 			}
 		}
@@ -476,10 +496,10 @@ func allOf(tests []test) test {
 	}
 }
 
-func anyOf(tests []test) test {
-	return func(n *notebookv1.Notebook) bool {
+func anyOf[T any](tests []test[T]) test[T] {
+	return func(m T) bool {
 		for _, t := range tests {
-			if t(n) {
+			if t(m) {
 				return true
 			}
 		}
@@ -487,62 +507,92 @@ func anyOf(tests []test) test {
 	}
 }
 
-func negate(t test) test { return func(n *notebookv1.Notebook) bool { return !t(n) } }
+func negate[T any](t test[T]) test[T] { return func(m T) bool { return !t(m) } }
 
-// filterField is something of a notebook that a filter may name. Which kind it is
+// filterField is something of a message that a filter may name. Which kind it is
 // decides what it can be compared with.
-type filterField interface {
-	// takes returns the comparators that the field has, and a hint to add.
-	takes() (ops, hint string)
+type filterField[T any] interface {
+	// takes returns the comparators that the field, which has a name, knows, and
+	// a hint to add.
+	takes(name string) (ops, hint string)
 	// compile returns the test `field op value`, or what is wrong with the value.
-	compile(op filtering.TokenType, value string) (t test, problem string)
+	compile(op filtering.TokenType, value string) (t test[T], problem string)
+}
+
+// speller is a field whose values may be written in more than one way.
+type speller interface {
+	// spell returns a value, which compile has taken, in the one spelling that
+	// stands in keys.
+	spell(value string) string
+}
+
+// enum is an enum of the contract. Its values begin with one prefix, and the
+// first of them, which stands for none, ends with UNSPECIFIED.
+type enum interface {
+	~int32
+	protoreflect.Enum
 }
 
 // The kinds of fields. A second result tells whether the value is set.
 type (
-	textField  func(*notebookv1.Notebook) (string, bool)
-	timeField  func(*notebookv1.Notebook) *timestamppb.Timestamp
-	stateField func(*notebookv1.Notebook) notebookv1.Notebook_State
-	listField  func(*notebookv1.Notebook) []string
-	mapField   func(*notebookv1.Notebook) map[string]string
-	// attributeField is the key of an attribute.
-	attributeField string
+	textField[T any] func(T) (string, bool)
+	timeField[T any] func(T) *timestamppb.Timestamp
+	boolField[T any] func(T) bool
+	listField[T any] func(T) []string
+	mapField[T any]  func(T) map[string]string
+	// entryField is the value of one key of a map.
+	entryField[T any] struct {
+		in  mapField[T]
+		key string
+	}
 	// messageField tells whether the message is set.
-	messageField func(*notebookv1.Notebook) bool
-	intField     struct {
-		get      func(*notebookv1.Notebook) (int64, bool)
+	messageField[T any]      func(T) bool
+	enumField[T any, E enum] struct {
+		get func(T) E
+		in  func(T) bool // whether the message that holds it is set; nil when it always is
+	}
+	intField[T any] struct {
+		get      func(T) (int64, bool)
 		optional bool // 0 is a value like any other
 	}
-	floatField struct {
-		get      func(*notebookv1.Notebook) (float64, bool)
+	floatField[T any] struct {
+		get      func(T) (float64, bool)
 		optional bool
 	}
 )
 
-// filterFields are the fields by their paths. Attributes come on top.
-var filterFields = map[string]filterField{
-	"cloud":         textField(func(n *notebookv1.Notebook) (string, bool) { return nameSegment(n.GetName(), 1), true }),
-	"location":      textField(func(n *notebookv1.Notebook) (string, bool) { return nameSegment(n.GetName(), 3), true }),
+// notebookSchema is what filters of List and Watch may name.
+var notebookSchema = filterSchema[*notebookv1.Notebook]{
+	fields: notebookFields,
+	search: func(n *notebookv1.Notebook, contains func(string) bool) bool {
+		image := n.GetImage()
+		return contains(n.GetName()) || contains(n.GetDisplayName()) || contains(image.GetUri()) || contains(image.GetDisplayName())
+	},
+}
+
+var notebookFields = map[string]filterField[*notebookv1.Notebook]{
+	"cloud":         textField[*notebookv1.Notebook](func(n *notebookv1.Notebook) (string, bool) { return nameSegment(n.GetName(), 1), true }),
+	"location":      textField[*notebookv1.Notebook](func(n *notebookv1.Notebook) (string, bool) { return nameSegment(n.GetName(), 3), true }),
 	"name":          ownText((*notebookv1.Notebook).GetName),
 	"display_name":  ownText((*notebookv1.Notebook).GetDisplayName),
-	"state":         stateField((*notebookv1.Notebook).GetState),
+	"state":         ownEnum((*notebookv1.Notebook).GetState),
 	"cloud_state":   ownText((*notebookv1.Notebook).GetCloudState),
 	"state_message": ownText((*notebookv1.Notebook).GetStateMessage),
 	"server_type":   ownText((*notebookv1.Notebook).GetServerType),
 	"namespace":     ownText((*notebookv1.Notebook).GetNamespace),
 	"owner_id":      ownText((*notebookv1.Notebook).GetOwnerId),
 	"root_owner_id": ownText((*notebookv1.Notebook).GetRootOwnerId),
-	"create_time":   timeField((*notebookv1.Notebook).GetCreateTime),
-	"update_time":   timeField((*notebookv1.Notebook).GetUpdateTime),
-	"observe_time":  timeField((*notebookv1.Notebook).GetObserveTime),
-	"stop_time":     timeField((*notebookv1.Notebook).GetStopTime),
-	"expire_time":   timeField((*notebookv1.Notebook).GetExpireTime),
-	"progress": floatField{
+	"create_time":   ownTime((*notebookv1.Notebook).GetCreateTime),
+	"update_time":   ownTime((*notebookv1.Notebook).GetUpdateTime),
+	"observe_time":  ownTime((*notebookv1.Notebook).GetObserveTime),
+	"stop_time":     ownTime((*notebookv1.Notebook).GetStopTime),
+	"expire_time":   ownTime((*notebookv1.Notebook).GetExpireTime),
+	"progress": floatField[*notebookv1.Notebook]{
 		get:      func(n *notebookv1.Notebook) (float64, bool) { return n.GetProgress(), n != nil && n.Progress != nil },
 		optional: true,
 	},
-	"env_names":  listField((*notebookv1.Notebook).GetEnvNames),
-	"attributes": mapField((*notebookv1.Notebook).GetAttributes),
+	"env_names":  ownList((*notebookv1.Notebook).GetEnvNames),
+	"attributes": mapField[*notebookv1.Notebook]((*notebookv1.Notebook).GetAttributes),
 	"etag":       ownText((*notebookv1.Notebook).GetEtag),
 
 	"image":              messageOf((*notebookv1.Notebook).GetImage),
@@ -552,7 +602,7 @@ var filterFields = map[string]filterField{
 	"image.size_bytes":   intOf((*notebookv1.Notebook).GetImage, (*notebookv1.Image).GetSizeBytes),
 
 	"resources": messageOf((*notebookv1.Notebook).GetResources),
-	"resources.cpu_cores": floatField{get: func(n *notebookv1.Notebook) (float64, bool) {
+	"resources.cpu_cores": floatField[*notebookv1.Notebook]{get: func(n *notebookv1.Notebook) (float64, bool) {
 		r := n.GetResources()
 		return r.GetCpuCores(), r != nil
 	}},
@@ -561,14 +611,14 @@ var filterFields = map[string]filterField{
 	"resources.accelerator.type":  textOf(accelerator, (*notebookv1.Accelerator).GetType),
 	"resources.accelerator.model": textOf(accelerator, (*notebookv1.Accelerator).GetModel),
 	"resources.accelerator.count": intOf(accelerator, (*notebookv1.Accelerator).GetCount),
-	"resources.accelerator.available_count": intField{
+	"resources.accelerator.available_count": intField[*notebookv1.Notebook]{
 		get: func(n *notebookv1.Notebook) (int64, bool) {
 			a := accelerator(n)
 			return int64(a.GetAvailableCount()), a != nil && a.AvailableCount != nil
 		},
 		optional: true,
 	},
-	"resources.accelerator.max_count": intField{
+	"resources.accelerator.max_count": intField[*notebookv1.Notebook]{
 		get: func(n *notebookv1.Notebook) (int64, bool) {
 			a := accelerator(n)
 			return int64(a.GetMaxCount()), a != nil && a.MaxCount != nil
@@ -592,30 +642,77 @@ var filterFields = map[string]filterField{
 	"mirrors.apt":   textOf((*notebookv1.Notebook).GetMirrors, (*notebookv1.Mirrors).GetApt),
 }
 
-func ownText(get func(*notebookv1.Notebook) string) textField {
-	return func(n *notebookv1.Notebook) (string, bool) { return get(n), true }
+func accelerator(n *notebookv1.Notebook) *notebookv1.Accelerator {
+	return n.GetResources().GetAccelerator()
 }
 
-func textOf[M any](parent func(*notebookv1.Notebook) *M, get func(*M) string) textField {
-	return func(n *notebookv1.Notebook) (string, bool) {
-		m := parent(n)
-		return get(m), m != nil
+// imageChangeSchema is what filters of ListImageChanges may name.
+var imageChangeSchema = filterSchema[*notebookv1.ImageChange]{
+	fields: imageChangeFields,
+	search: func(c *notebookv1.ImageChange, contains func(string) bool) bool {
+		return contains(c.GetNotebook()) || contains(c.GetNewNotebook()) || contains(c.GetFromImage()) || contains(c.GetToImage()) ||
+			contains(c.GetPrincipal()) || contains(c.GetReason())
+	},
+}
+
+// imageChangeFields are the fields of an image change by their paths. The steps
+// and the warnings are none of them: they are words for people, and the warnings
+// that were accepted are in acknowledged.
+var imageChangeFields = map[string]filterField[*notebookv1.ImageChange]{
+	"cloud":            textField[*notebookv1.ImageChange](func(c *notebookv1.ImageChange) (string, bool) { return nameSegment(c.GetNotebook(), 1), true }),
+	"location":         textField[*notebookv1.ImageChange](func(c *notebookv1.ImageChange) (string, bool) { return nameSegment(c.GetNotebook(), 3), true }),
+	"name":             ownText((*notebookv1.ImageChange).GetName),
+	"notebook":         ownText((*notebookv1.ImageChange).GetNotebook),
+	"new_notebook":     ownText((*notebookv1.ImageChange).GetNewNotebook),
+	"from_image":       ownText((*notebookv1.ImageChange).GetFromImage),
+	"to_image":         ownText((*notebookv1.ImageChange).GetToImage),
+	"image_type":       ownText((*notebookv1.ImageChange).GetImageType),
+	"phase":            ownEnum((*notebookv1.ImageChange).GetPhase),
+	"principal":        ownText((*notebookv1.ImageChange).GetPrincipal),
+	"reason":           ownText((*notebookv1.ImageChange).GetReason),
+	"request_id":       ownText((*notebookv1.ImageChange).GetRequestId),
+	"create_time":      ownTime((*notebookv1.ImageChange).GetCreateTime),
+	"update_time":      ownTime((*notebookv1.ImageChange).GetUpdateTime),
+	"sent":             boolField[*notebookv1.ImageChange]((*notebookv1.ImageChange).GetSent),
+	"cloud_request_id": ownText((*notebookv1.ImageChange).GetCloudRequestId),
+	"acknowledged":     ownList((*notebookv1.ImageChange).GetAcknowledged),
+
+	"failure":            messageOf((*notebookv1.ImageChange).GetFailure),
+	"failure.reason":     enumOf((*notebookv1.ImageChange).GetFailure, (*notebookv1.ImageChange_Failure).GetReason),
+	"failure.message":    textOf((*notebookv1.ImageChange).GetFailure, (*notebookv1.ImageChange_Failure).GetMessage),
+	"failure.cloud_code": textOf((*notebookv1.ImageChange).GetFailure, (*notebookv1.ImageChange_Failure).GetCloudCode),
+}
+
+func ownText[T any](get func(T) string) textField[T] {
+	return func(m T) (string, bool) { return get(m), true }
+}
+
+func ownTime[T any](get func(T) *timestamppb.Timestamp) timeField[T] { return get }
+
+func ownList[T any](get func(T) []string) listField[T] { return get }
+
+func ownEnum[T any, E enum](get func(T) E) enumField[T, E] { return enumField[T, E]{get: get} }
+
+func textOf[T, M any](parent func(T) *M, get func(*M) string) textField[T] {
+	return func(m T) (string, bool) {
+		in := parent(m)
+		return get(in), in != nil
 	}
 }
 
-func intOf[M any, V int32 | int64](parent func(*notebookv1.Notebook) *M, get func(*M) V) intField {
-	return intField{get: func(n *notebookv1.Notebook) (int64, bool) {
-		m := parent(n)
-		return int64(get(m)), m != nil
+func enumOf[T, M any, E enum](parent func(T) *M, get func(*M) E) enumField[T, E] {
+	return enumField[T, E]{get: func(m T) E { return get(parent(m)) }, in: messageOf(parent)}
+}
+
+func intOf[T, M any, V int32 | int64](parent func(T) *M, get func(*M) V) intField[T] {
+	return intField[T]{get: func(m T) (int64, bool) {
+		in := parent(m)
+		return int64(get(in)), in != nil
 	}}
 }
 
-func messageOf[M any](get func(*notebookv1.Notebook) *M) messageField {
-	return func(n *notebookv1.Notebook) bool { return get(n) != nil }
-}
-
-func accelerator(n *notebookv1.Notebook) *notebookv1.Accelerator {
-	return n.GetResources().GetAccelerator()
+func messageOf[T, M any](get func(T) *M) messageField[T] {
+	return func(m T) bool { return get(m) != nil }
 }
 
 // nameSegment returns a segment of a resource name, counted from 0, without
@@ -628,34 +725,34 @@ func nameSegment(name string, i int) string {
 	return segment
 }
 
-// lookupField returns the field of a path and its path in one spelling.
-func lookupField(path []string) (name string, f filterField, problem string) {
+// lookup returns the field of a path and its path in one spelling.
+func (s *filterSchema[T]) lookup(path []string) (name string, f filterField[T], problem string) {
 	first, key := snake(path[0]), strings.Join(path[1:], ".")
-	if first == "attributes" && len(path) > 1 {
-		return "attributes." + strconv.Quote(key), attributeField(key), ""
+	if in, ok := s.fields[first].(mapField[T]); ok && len(path) > 1 {
+		return first + "." + strconv.Quote(key), entryField[T]{in, key}, ""
 	}
 	parts := make([]string, 0, len(path))
 	for _, part := range path {
 		parts = append(parts, snake(part))
 	}
 	name = strings.Join(parts, ".")
-	if f, ok := filterFields[name]; ok {
+	if f, ok := s.fields[name]; ok {
 		return name, f, ""
 	}
 	asked := excerpt(strings.Join(path, "."))
 	for i := min(len(parts)-1, 2); i > 0; i-- { // no message is deeper
 		parent := strings.Join(parts[:i], ".")
-		if _, ok := filterFields[parent].(messageField); ok {
-			return asked, nil, "there is no such field; " + parent + " has " + strings.Join(fieldsOf(parent+"."), ", ")
+		if _, ok := s.fields[parent].(messageField[T]); ok {
+			return asked, nil, "there is no such field; " + parent + " has " + strings.Join(s.under(parent+"."), ", ")
 		}
 	}
-	return asked, nil, "there is no such field (quote a text that holds a comparator); the fields are " + strings.Join(fieldsOf(""), ", ")
+	return asked, nil, "there is no such field (quote a text that holds a comparator); the fields are " + strings.Join(s.under(""), ", ")
 }
 
-// fieldsOf returns the names of the fields under a prefix, sorted.
-func fieldsOf(prefix string) []string {
+// under returns the names of the fields under a prefix, sorted.
+func (s *filterSchema[T]) under(prefix string) []string {
 	var names []string
-	for path := range filterFields {
+	for path := range s.fields {
 		if name, ok := strings.CutPrefix(path, prefix); ok && !strings.Contains(name, ".") {
 			names = append(names, name)
 		}
@@ -688,7 +785,7 @@ const anything = "*"
 // everyComparator is what fields take that have an order.
 const everyComparator = "= != < <= > >= :"
 
-func (f textField) compile(op filtering.TokenType, value string) (test, string) {
+func (f textField[T]) compile(op filtering.TokenType, value string) (test[T], string) {
 	var is func(string) bool
 	switch {
 	case op == filtering.TokenTypeNotEquals:
@@ -704,33 +801,34 @@ func (f textField) compile(op filtering.TokenType, value string) (test, string) 
 		holds := relation(op)
 		is = func(s string) bool { return holds(strings.Compare(s, value)) }
 	}
-	return func(n *notebookv1.Notebook) bool {
-		s, ok := f(n)
+	return func(m T) bool {
+		s, ok := f(m)
 		return ok && is(s)
 	}, ""
 }
 
-func (textField) takes() (ops, hint string) { return everyComparator, "" }
+func (textField[T]) takes(string) (ops, hint string) { return everyComparator, "" }
 
-func (f attributeField) compile(op filtering.TokenType, value string) (test, string) {
+func (f entryField[T]) compile(op filtering.TokenType, value string) (test[T], string) {
+	in, key := f.in, f.key
 	if op == filtering.TokenTypeHas && value == anything { // it may be there and empty
-		return func(n *notebookv1.Notebook) bool {
-			_, ok := n.GetAttributes()[string(f)]
+		return func(m T) bool {
+			_, ok := in(m)[key]
 			return ok
 		}, ""
 	}
-	return textField(func(n *notebookv1.Notebook) (string, bool) {
-		value, ok := n.GetAttributes()[string(f)]
+	return textField[T](func(m T) (string, bool) {
+		value, ok := in(m)[key]
 		return value, ok
 	}).compile(op, value)
 }
 
-func (attributeField) takes() (ops, hint string) { return everyComparator, "" }
+func (entryField[T]) takes(string) (ops, hint string) { return everyComparator, "" }
 
-func (f mapField) compile(_ filtering.TokenType, value string) (test, string) {
+func (f mapField[T]) compile(_ filtering.TokenType, value string) (test[T], string) {
 	is := like(value)
-	return func(n *notebookv1.Notebook) bool {
-		for key := range f(n) {
+	return func(m T) bool {
+		for key := range f(m) {
 			if is(key) {
 				return true
 			}
@@ -739,54 +837,86 @@ func (f mapField) compile(_ filtering.TokenType, value string) (test, string) {
 	}, ""
 }
 
-func (mapField) takes() (ops, hint string) {
-	return ":", " (attributes:KEY) for whether it has a key; attributes.KEY takes the others"
+func (mapField[T]) takes(name string) (ops, hint string) {
+	return ":", " (" + name + ":KEY) for whether it has a key; " + name + ".KEY takes the others"
 }
 
-func (f listField) compile(_ filtering.TokenType, value string) (test, string) {
+func (f listField[T]) compile(_ filtering.TokenType, value string) (test[T], string) {
 	is := like(value)
-	return func(n *notebookv1.Notebook) bool { return slices.ContainsFunc(f(n), is) }, ""
+	return func(m T) bool { return slices.ContainsFunc(f(m), is) }, ""
 }
 
-func (listField) takes() (ops, hint string) { return ":", " for whether the list holds a value" }
+func (listField[T]) takes(string) (ops, hint string) {
+	return ":", " for whether the list holds a value"
+}
 
-func (f messageField) compile(_ filtering.TokenType, value string) (test, string) {
+func (f messageField[T]) compile(_ filtering.TokenType, value string) (test[T], string) {
 	if value != anything {
 		return nil, "a message takes only :* for whether it is set; compare its fields"
 	}
-	return test(f), ""
+	return test[T](f), ""
 }
 
-func (messageField) takes() (ops, hint string) {
+func (messageField[T]) takes(string) (ops, hint string) {
 	return ":", "* for whether it is set; its fields take more"
 }
 
-func (f stateField) compile(op filtering.TokenType, value string) (test, string) {
-	if op == filtering.TokenTypeHas && value == anything {
-		return func(n *notebookv1.Notebook) bool { return f(n) != notebookv1.Notebook_STATE_UNSPECIFIED }, ""
+func (f boolField[T]) compile(op filtering.TokenType, value string) (test[T], string) {
+	switch {
+	case op == filtering.TokenTypeHas && value == anything:
+		return test[T](f), ""
+	case value != "true" && value != "false":
+		return nil, echo(value) + " is neither true nor false"
+	case (value == "true") == (op != filtering.TokenTypeNotEquals):
+		return test[T](f), ""
+	default:
+		return negate(test[T](f)), ""
 	}
-	const prefix = "STATE_"
-	number, ok := notebookv1.Notebook_State_value[prefix+strings.TrimPrefix(value, prefix)]
-	if !ok {
-		var words []string
-		values := notebookv1.Notebook_STATE_UNSPECIFIED.Descriptor().Values()
-		for i := range values.Len() {
-			words = append(words, string(values.Get(i).Name()))
-		}
-		return nil, echo(value) + " is none of " + strings.Join(words, ", ") + "; " + prefix + " may be left out"
-	}
-	want := notebookv1.Notebook_State(number)
-	if op == filtering.TokenTypeNotEquals {
-		return func(n *notebookv1.Notebook) bool { return f(n) != want }, ""
-	}
-	return func(n *notebookv1.Notebook) bool { return f(n) == want }, ""
 }
 
-func (stateField) takes() (ops, hint string) { return "= != :", "" }
+func (boolField[T]) takes(string) (ops, hint string) { return "= != :", "" }
 
-func (f timeField) compile(op filtering.TokenType, value string) (test, string) {
+func (f enumField[T, E]) compile(op filtering.TokenType, value string) (test[T], string) {
+	var is test[T]
 	if op == filtering.TokenTypeHas && value == anything {
-		return func(n *notebookv1.Notebook) bool { return f(n) != nil }, ""
+		get := f.get
+		is = func(m T) bool { return get(m) != 0 }
+	} else {
+		values := E(0).Descriptor().Values()
+		v := values.ByName(protoreflect.Name(f.prefix() + f.spell(value)))
+		if v == nil {
+			words := make([]string, 0, values.Len())
+			for i := range values.Len() {
+				words = append(words, string(values.Get(i).Name()))
+			}
+			return nil, echo(value) + " is none of " + strings.Join(words, ", ") + "; " + f.prefix() + " may be left out"
+		}
+		get, want := f.get, E(v.Number())
+		is = func(m T) bool { return get(m) == want }
+	}
+	if in := f.in; in != nil {
+		set := is
+		is = func(m T) bool { return in(m) && set(m) }
+	}
+	if op == filtering.TokenTypeNotEquals {
+		return negate(is), ""
+	}
+	return is, ""
+}
+
+func (enumField[T, E]) takes(string) (ops, hint string) { return "= != :", "" }
+
+// spell returns a value without its prefix, as most write it.
+func (f enumField[T, E]) spell(value string) string { return strings.TrimPrefix(value, f.prefix()) }
+
+// prefix is what the names of all values begin with.
+func (enumField[T, E]) prefix() string {
+	return strings.TrimSuffix(string(E(0).Descriptor().Values().Get(0).Name()), "UNSPECIFIED")
+}
+
+func (f timeField[T]) compile(op filtering.TokenType, value string) (test[T], string) {
+	if op == filtering.TokenTypeHas && value == anything {
+		return func(m T) bool { return f(m) != nil }, ""
 	}
 	t, err := time.Parse(time.RFC3339Nano, value)
 	if err != nil {
@@ -794,39 +924,39 @@ func (f timeField) compile(op filtering.TokenType, value string) (test, string) 
 	}
 	want := timestamppb.New(t)
 	if op == filtering.TokenTypeNotEquals {
-		return func(n *notebookv1.Notebook) bool { return compareTimes(f(n), want) != 0 }, ""
+		return func(m T) bool { return compareTimes(f(m), want) != 0 }, ""
 	}
 	holds := relation(op)
-	return func(n *notebookv1.Notebook) bool {
-		t := f(n)
+	return func(m T) bool {
+		t := f(m)
 		return t != nil && holds(compareTimes(t, want))
 	}, ""
 }
 
-func (timeField) takes() (ops, hint string) { return everyComparator, "" }
+func (timeField[T]) takes(string) (ops, hint string) { return everyComparator, "" }
 
-func (f intField) compile(op filtering.TokenType, value string) (test, string) {
+func (f intField[T]) compile(op filtering.TokenType, value string) (test[T], string) {
 	return compileNumber(f.get, f.optional, op, value, filterNumber.compareInt)
 }
 
-func (intField) takes() (ops, hint string) { return everyComparator, "" }
+func (intField[T]) takes(string) (ops, hint string) { return everyComparator, "" }
 
-func (f floatField) compile(op filtering.TokenType, value string) (test, string) {
-	get := func(n *notebookv1.Notebook) (float64, bool) {
-		v, ok := f.get(n)
+func (f floatField[T]) compile(op filtering.TokenType, value string) (test[T], string) {
+	get := func(m T) (float64, bool) {
+		v, ok := f.get(m)
 		return v, ok && v == v // not a number is no value
 	}
 	return compileNumber(get, f.optional, op, value, filterNumber.compareFloat)
 }
 
-func (floatField) takes() (ops, hint string) { return everyComparator, "" }
+func (floatField[T]) takes(string) (ops, hint string) { return everyComparator, "" }
 
-func compileNumber[V int64 | float64](
-	get func(*notebookv1.Notebook) (V, bool), optional bool, op filtering.TokenType, value string, compare func(filterNumber, V) int,
-) (test, string) {
+func compileNumber[T any, V int64 | float64](
+	get func(T) (V, bool), optional bool, op filtering.TokenType, value string, compare func(filterNumber, V) int,
+) (test[T], string) {
 	if op == filtering.TokenTypeHas && value == anything {
-		return func(n *notebookv1.Notebook) bool {
-			v, ok := get(n)
+		return func(m T) bool {
+			v, ok := get(m)
 			return ok && (optional || v != 0)
 		}, ""
 	}
@@ -835,14 +965,14 @@ func compileNumber[V int64 | float64](
 		return nil, echo(value) + " is not a number like 4, 0.5 or 1e9"
 	}
 	if op == filtering.TokenTypeNotEquals {
-		return func(n *notebookv1.Notebook) bool {
-			v, ok := get(n)
+		return func(m T) bool {
+			v, ok := get(m)
 			return !ok || compare(want, v) != 0
 		}, ""
 	}
 	holds := relation(op)
-	return func(n *notebookv1.Notebook) bool {
-		v, ok := get(n)
+	return func(m T) bool {
+		v, ok := get(m)
 		return ok && holds(compare(want, v))
 	}, ""
 }

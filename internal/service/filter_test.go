@@ -290,7 +290,7 @@ func TestFilterMatch(t *testing.T) {
 
 // checkKey checks that the key of a filter is a filter with the same key that
 // matches the same.
-func checkKey(tb testing.TB, f *filter) {
+func checkKey(tb testing.TB, f *filter[*notebookv1.Notebook]) {
 	tb.Helper()
 	again, err := parseFilter(f.key())
 	if err != nil {
@@ -329,7 +329,7 @@ func TestFilterTotal(t *testing.T) {
 		f.match(nil)
 		f.match(&notebookv1.Notebook{Name: "odd", Progress: proto.Float64(math.NaN()), CreateTime: &timestamppb.Timestamp{Seconds: math.MinInt64, Nanos: -1}})
 	}
-	var none *filter
+	var none *filter[*notebookv1.Notebook]
 	if !none.match(nil) || none.key() != "" {
 		t.Error("no filter does not match all")
 	}
@@ -350,6 +350,8 @@ func TestFilterKey(t *testing.T) {
 		{"a OR b AND c", "(a OR b) c"},
 		{"-a", "NOT a", "NOT(a)"},
 		{"attributes.a.b = c", `attributes."a.b" = "c"`},
+		{"state = RUNNING", "state = STATE_RUNNING", `state = "STATE_RUNNING"`},
+		{"NOT state:STATE_STOPPED", "-state:STOPPED"},
 	} {
 		var want string
 		for i, text := range same {
@@ -493,44 +495,72 @@ func TestFilterLimits(t *testing.T) {
 // TestFilterFields checks the table of fields against the contract: each field
 // of Notebook is there, under both spellings, and reads what it says.
 func TestFilterFields(t *testing.T) {
+	checkFields(t, &notebookSchema, func() *notebookv1.Notebook { return &notebookv1.Notebook{} }, nil)
+}
+
+// TestFilterFieldsOfImageChange checks the same of ImageChange. A new field has
+// to be given to the filter, or named here.
+func TestFilterFieldsOfImageChange(t *testing.T) {
+	checkFields(t, &imageChangeSchema, func() *notebookv1.ImageChange { return &notebookv1.ImageChange{} }, []string{
+		"steps",    // sentences for people
+		"warnings", // sentences too; those that were accepted are in acknowledged
+	})
+}
+
+// checkFields checks that a schema has all fields of a message but those that
+// are left out, the fields of messages in it, cloud and location, and no others.
+func checkFields[T proto.Message](t *testing.T, schema *filterSchema[T], empty func() T, leftOut []string) {
+	t.Helper()
 	paths := []string{"cloud", "location"}
-	check := func(text string, n *notebookv1.Notebook, want bool) {
+	check := func(text string, m T, want bool) {
 		t.Helper()
-		f, err := parseFilter(text)
+		f, err := schema.parse(text)
 		switch {
 		case err != nil:
 			t.Errorf("%s: %v", text, err)
-		case f.match(n) != want:
+		case f.match(m) != want:
 			t.Errorf("%s: %v", text, !want)
 		}
 	}
-	var walk func(m protoreflect.MessageDescriptor, path, jsonPath string, in func(*notebookv1.Notebook) protoreflect.Message)
-	walk = func(m protoreflect.MessageDescriptor, path, jsonPath string, in func(*notebookv1.Notebook) protoreflect.Message) {
-		for i := range m.Fields().Len() {
-			fd := m.Fields().Get(i)
+	var walk func(d protoreflect.MessageDescriptor, path, jsonPath string, in func(T) protoreflect.Message)
+	walk = func(d protoreflect.MessageDescriptor, path, jsonPath string, in func(T) protoreflect.Message) {
+		for i := range d.Fields().Len() {
+			fd := d.Fields().Get(i)
 			p, j := path+string(fd.Name()), jsonPath+fd.JSONName()
+			if slices.Contains(leftOut, p) {
+				leftOut = slices.DeleteFunc(slices.Clone(leftOut), func(out string) bool { return out == p })
+				continue
+			}
 			paths = append(paths, p)
-			n := &notebookv1.Notebook{}
-			check(p+":*", n, false)
-			parent := in(n)
+			m := empty()
+			check(p+":*", m, false)
+			parent := in(m)
 			value := ""
 			switch {
 			case fd.IsMap():
 				parent.Mutable(fd).Map().Set(protoreflect.ValueOfString("k").MapKey(), protoreflect.ValueOfString("v"))
-			case fd.IsList():
+			case fd.IsList() && fd.Kind() == protoreflect.StringKind:
 				parent.Mutable(fd).List().Append(protoreflect.ValueOfString("v"))
+				check(p+":v", m, true)
+				check(p+":w", m, false)
+			case fd.IsList():
+				t.Errorf("%s: a kind of list that the test does not know", p)
 			case fd.Kind() == protoreflect.MessageKind && fd.Message().FullName() == "google.protobuf.Timestamp":
 				parent.Set(fd, protoreflect.ValueOfMessage(at("2026-01-01T00:00:00Z").ProtoReflect()))
 				value = "2026-01-01T00:00:00Z"
 			case fd.Kind() == protoreflect.MessageKind:
 				parent.Mutable(fd)
-				walk(fd.Message(), p+".", j+".", func(n *notebookv1.Notebook) protoreflect.Message { return in(n).Mutable(fd).Message() })
+				walk(fd.Message(), p+".", j+".", func(m T) protoreflect.Message { return in(m).Mutable(fd).Message() })
 			case fd.Kind() == protoreflect.StringKind:
 				parent.Set(fd, protoreflect.ValueOfString("v"))
 				value = "v"
+			case fd.Kind() == protoreflect.BoolKind:
+				parent.Set(fd, protoreflect.ValueOfBool(true))
+				value = "true"
 			case fd.Kind() == protoreflect.EnumKind:
 				parent.Set(fd, protoreflect.ValueOfEnum(1))
 				value = string(fd.Enum().Values().Get(1).Name())
+				check(p+" = "+strings.TrimPrefix(value, strings.TrimSuffix(string(fd.Enum().Values().Get(0).Name()), "UNSPECIFIED")), m, true)
 			case fd.Kind() == protoreflect.DoubleKind:
 				parent.Set(fd, protoreflect.ValueOfFloat64(7))
 				value = "7"
@@ -543,26 +573,162 @@ func TestFilterFields(t *testing.T) {
 			default:
 				t.Errorf("%s: a kind of field that the test does not know", p)
 			}
-			check(p+":*", n, true)
-			check(j+":*", n, true)
+			check(p+":*", m, true)
+			check(j+":*", m, true)
 			if value != "" {
-				check(p+" = "+value, n, true)
-				check(j+" = "+value, n, true)
-				check(p+" != "+value, n, false)
-				check(p+" = "+value, &notebookv1.Notebook{}, false)
-				check(p+" != "+value, &notebookv1.Notebook{}, true)
+				check(p+" = "+value, m, true)
+				check(j+" = "+value, m, true)
+				check(p+" != "+value, m, false)
+				check(p+" = "+value, empty(), false)
+				check(p+" != "+value, empty(), true)
 			}
 		}
 	}
-	walk((&notebookv1.Notebook{}).ProtoReflect().Descriptor(), "", "", func(n *notebookv1.Notebook) protoreflect.Message { return n.ProtoReflect() })
+	walk(empty().ProtoReflect().Descriptor(), "", "", func(m T) protoreflect.Message { return m.ProtoReflect() })
+	if len(leftOut) > 0 {
+		t.Errorf("there are no fields %q to leave out", leftOut)
+	}
 	var known []string
-	for path := range filterFields {
+	for path := range schema.fields {
 		known = append(known, path)
 	}
 	slices.Sort(paths)
 	slices.Sort(known)
 	if diff := cmp.Diff(paths, known); diff != "" {
 		t.Errorf("fields (-contract +filter):\n%s", diff)
+	}
+}
+
+// filterChanges are what filters of image changes are matched with, by a
+// letter: one that was made, one that failed, and one with nothing.
+func filterChanges() map[string]*notebookv1.ImageChange {
+	return map[string]*notebookv1.ImageChange{
+		"s": {
+			Name: "imageChanges/0190", Notebook: "clouds/scnet/locations/11250/notebooks/a", NewNotebook: "clouds/scnet/locations/11250/notebooks/b",
+			FromImage: "hub/old:1", ToImage: "hub/PyTorch:2", ImageType: "custom", Phase: notebookv1.ImageChange_PHASE_SUCCEEDED,
+			Principal: "10.0.0.1", Reason: "CUDA 12", RequestId: "1f0e", CloudRequestId: "cr-1", Sent: true,
+			CreateTime: at("2026-01-31T08:00:00Z"), UpdateTime: at("2026-01-31T08:01:00Z"),
+			Acknowledged: []string{"NOTEBOOK_REPLACED", "NOTEBOOK_RUNNING"},
+			Warnings:     []*notebookv1.ImageChange_Warning{{Code: "NOTEBOOK_RUNNING", Message: "unsearched"}}, Steps: []string{"unsearched"},
+		},
+		"f": {
+			Name: "imageChanges/0191", Notebook: "clouds/coreshub-a/locations/xb3/notebooks/a", ToImage: "hub/none", Phase: notebookv1.ImageChange_PHASE_FAILED,
+			Principal: "10.0.0.2", CreateTime: at("2026-02-01T08:00:00Z"), Failure: &notebookv1.ImageChange_Failure{
+				Reason: notebookv1.ErrorReason_ERROR_REASON_CLOUD_REJECTED, Message: "the cloud refused it", CloudCode: "1400",
+			},
+		},
+		"e": {},
+	}
+}
+
+func TestFilterImageChanges(t *testing.T) {
+	changes := filterChanges()
+	for _, c := range []struct{ filter, want string }{
+		{"", "sfe"},
+		{"phase = SUCCEEDED", "s"},
+		{"phase = PHASE_SUCCEEDED", "s"},
+		{"phase = SUCCEEDED OR phase = FAILED", "sf"},
+		{"phase != SUCCEEDED", "fe"},
+		{"NOT phase:*", "e"},
+		{"sent = true", "s"},
+		{`sent = "false"`, "fe"},
+		{"sent != true", "fe"},
+		{"sent != false", "s"},
+		{"sent:true", "s"},
+		{"sent:*", "s"},
+		{"-sent:*", "fe"},
+		{"cloud = scnet", "s"},
+		{"location = xb3", "f"},
+		{"cloud:*", "sf"},
+		{"notebook = clouds/scnet/locations/*", "s"},
+		{"newNotebook:*", "s"},
+		{"from_image = hub/old:1 to_image:pytorch image_type = custom request_id = 1f0e cloudRequestId = cr-1", "s"},
+		{"principal = 10.0.0.*", "sf"},
+		{`reason = "CUDA 12"`, "s"},
+		{"create_time >= 2026-02-01T00:00:00Z", "f"},
+		{"update_time < 2026-02-01T00:00:00Z", "s"},
+		{"acknowledged:NOTEBOOK_REPLACED", "s"},
+		{"acknowledged:NOTEBOOK_*", "s"},
+		{"failure:*", "f"},
+		{"failure.reason = CLOUD_REJECTED", "f"},
+		{"failure.reason = ERROR_REASON_CLOUD_REJECTED", "f"},
+		{"failure.reason != CLOUD_REJECTED", "se"},
+		{"failure.reason = UNSPECIFIED", ""}, // there is no failure that has none
+		{"failure.reason != UNSPECIFIED", "sfe"},
+		{"failure.reason:*", "f"},
+		{"failure.message:REFUSED", "f"},
+		{"failure.cloudCode = 1400", "f"},
+
+		// A text alone.
+		{"pytorch", "s"},
+		{"hub", "sf"},
+		{"cuda", "s"},
+		{"10.0.0.2", "f"},
+		{"notebooks/b", "s"},
+		{"old", "s"},
+		{"coreshub", "f"},
+		{"unsearched", ""},
+		{"refused", ""},
+		{"0190", ""},
+	} {
+		f, err := imageChangeSchema.parse(c.filter)
+		if err != nil {
+			t.Errorf("parse %q: %v", c.filter, err)
+			continue
+		}
+		again, err := imageChangeSchema.parse(f.key())
+		if err != nil || again.key() != f.key() {
+			t.Errorf("key %q of %q is read as %q, %v", f.key(), c.filter, again.key(), err)
+			continue
+		}
+		got := ""
+		for _, letter := range []string{"s", "f", "e"} {
+			if f.match(changes[letter]) {
+				got += letter
+			}
+			if f.match(changes[letter]) != again.match(changes[letter]) {
+				t.Errorf("key %q matches %s otherwise", f.key(), letter)
+			}
+		}
+		if got != c.want {
+			t.Errorf("%q matches %q, want %q", c.filter, got, c.want)
+		}
+		f.match(nil)
+	}
+	for _, same := range [][2]string{
+		{"phase = FAILED", "phase=PHASE_FAILED"},
+		{"failure.reason = CLOUD_REJECTED", "failure.reason = 'ERROR_REASON_CLOUD_REJECTED'"},
+		{"new_notebook:*", "newNotebook:*"},
+	} {
+		a, errA := imageChangeSchema.parse(same[0])
+		b, errB := imageChangeSchema.parse(same[1])
+		if errA != nil || errB != nil || a.key() != b.key() {
+			t.Errorf("%q and %q have the keys %q and %q (%v, %v)", same[0], same[1], a.key(), b.key(), errA, errB)
+		}
+	}
+	for _, c := range []struct {
+		filter, field string
+		position      int
+		problem       string
+	}{
+		{"state = RUNNING", "state", 0, "the fields are acknowledged, cloud, cloud_request_id, create_time"},
+		{"steps:stop", "steps", 0, "no such field"},
+		{"attributes.a = b", "attributes.a", 0, "no such field"},
+		{"failure.code = 1", "failure.code", 0, "failure has cloud_code, message, reason"},
+		{"failure = x", "failure", 8, "it takes :* for whether it is set"},
+		{"phase = DONE", "phase", 8, `"DONE" is none of PHASE_UNSPECIFIED, PHASE_PLANNED`},
+		{"phase = ERROR_REASON_INTERNAL", "phase", 8, "PHASE_ may be left out"},
+		{"failure.reason = NONE", "failure.reason", 17, "ERROR_REASON_ may be left out"},
+		{"sent = yes", "sent", 7, `"yes" is neither true nor false`},
+		{"sent = *", "sent", 7, "neither true nor false"},
+		{"sent > false", "sent", 5, "it takes = != :"},
+		{"acknowledged = A", "acknowledged", 13, "it takes : for whether"},
+	} {
+		_, err := imageChangeSchema.parse(c.filter)
+		var got *filterError
+		if !errors.As(err, &got) || got.Field != c.field || got.Position != c.position || !strings.Contains(got.Problem, c.problem) {
+			t.Errorf("parse %q: %#v, want position %d, field %q, problem with %q", c.filter, err, c.position, c.field, c.problem)
+		}
 	}
 }
 

@@ -16,18 +16,19 @@ func (s *Service) GetImageChange(_ context.Context, req *notebookv1.GetImageChan
 	return &notebookv1.GetImageChangeResponse{ImageChange: change}, nil
 }
 
-// historyScope binds page tokens to the filter.
-func historyScope(filter string) string { return "imageChanges?" + filter }
+// historyScope binds page tokens to the filter, whatever its spelling.
+func historyScope(f *filter[*notebookv1.ImageChange]) string { return "imageChanges?" + f.key() }
 
-// ListImageChanges implements ImageChangeService.
-func (s *Service) ListImageChanges(_ context.Context, req *notebookv1.ListImageChangesRequest) (*notebookv1.ListImageChangesResponse, error) {
-	if req.GetFilter() != "" {
-		return nil, unsupportedFields("filter")
+// ListImageChanges implements ImageChangeService. A page begins after the id of
+// the last change of the one before. Ids are in the order of time and never
+// change, so that what is added between pages, which is newer, moves nothing.
+func (s *Service) ListImageChanges(ctx context.Context, req *notebookv1.ListImageChangesRequest) (*notebookv1.ListImageChangesResponse, error) {
+	f, err := imageChangeSchema.parse(req.GetFilter())
+	if err != nil {
+		return nil, s.toStatus(ctx, err, nil)
 	}
-	f := ""
 	after := ""
 	if token := req.GetPageToken(); token != "" {
-		var err error
 		if after, err = s.tokens.OpenPage(historyScope(f), token); err != nil {
 			return nil, invalid(notebookv1.ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID, FieldViolation{"page_token", "not made here for this filter"})
 		}
@@ -35,6 +36,9 @@ func (s *Service) ListImageChanges(_ context.Context, req *notebookv1.ListImageC
 	resp := &notebookv1.ListImageChangesResponse{}
 	size := pageSize(req.GetPageSize())
 	for change := range s.changer.View().Newest(after) {
+		if !f.match(change) {
+			continue
+		}
 		if len(resp.GetImageChanges()) == size {
 			last := resp.GetImageChanges()[size-1].GetName()
 			resp.NextPageToken = s.tokens.Page(historyScope(f), strings.TrimPrefix(last, "imageChanges/"))

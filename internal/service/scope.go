@@ -11,7 +11,7 @@ import (
 // stands for any, and a filter.
 type scope struct {
 	cloud, location string
-	filter          *filter
+	filter          *filter[*notebookv1.Notebook]
 }
 
 // newScope parses a parent and a filter.

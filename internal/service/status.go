@@ -59,23 +59,6 @@ func notFound(reason notebookv1.ErrorReason, message string, metadata map[string
 	return newStatus(codes.NotFound, reason, message, metadata)
 }
 
-func notSupported(message string) error {
-	return Error(codes.Unimplemented, notebookv1.ErrorReason_ERROR_REASON_OPERATION_NOT_SUPPORTED, message)
-}
-
-// unsupportedFields is the error for fields of the contract that this version
-// does not honour: refusing beats ignoring.
-func unsupportedFields(fields ...string) error {
-	bad := &errdetails.BadRequest{}
-	for _, field := range fields {
-		bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-			Field: field, Description: "not supported by this version; leave it unset",
-		})
-	}
-	return newStatus(codes.Unimplemented, notebookv1.ErrorReason_ERROR_REASON_OPERATION_NOT_SUPPORTED,
-		"not supported by this version: "+strings.Join(fields, ", "), nil, bad)
-}
-
 // meaning is what a kind of cloud failure is to a caller.
 type meaning struct {
 	code    codes.Code

@@ -208,8 +208,9 @@ func (x *GetImageChangeResponse) GetImageChange() *ImageChange {
 // ListImageChangesRequest asks for image changes.
 type ListImageChangesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Filter in the language of AIP-160, over `notebook`, `principal`, `phase`
-	// and `create_time`.
+	// Filter in the language of AIP-160, as in `ListRequest.filter`, over every
+	// field of ImageChange but `steps` and `warnings`, and over `cloud` and
+	// `location`. For example `phase = FAILED AND create_time > 2026-01-31T00:00:00Z`.
 	Filter string `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Most changes to return: 50 when 0, at most 1000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
