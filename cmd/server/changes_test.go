@@ -87,7 +87,7 @@ func TestChangeRefusals(t *testing.T) {
 		change     bool
 	}{
 		{
-			name: "running", prepare: func(_ context.Context, _ *testing.T, _ *process, fleet *cloudsim.Fleet) {}, req: core(func(r *notebookv1.ChangeImageRequest) {
+			name: "running", req: core(func(r *notebookv1.ChangeImageRequest) {
 				r.Name = "" // filled in: one that runs
 			}), code: codes.FailedPrecondition, reason: "WARNINGS_NOT_ACKNOWLEDGED", violations: []string{"NOTEBOOK_RUNNING"},
 		},

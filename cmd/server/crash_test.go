@@ -52,7 +52,7 @@ func fastConfig(fleet *cloudsim.Fleet, dataDir string) string {
 }
 
 // settled waits until a change has ended.
-func settled(t *testing.T, ctx context.Context, history notebookv1.ImageChangeServiceClient, name string) *notebookv1.ImageChange {
+func settled(ctx context.Context, t *testing.T, history notebookv1.ImageChangeServiceClient, name string) *notebookv1.ImageChange {
 	t.Helper()
 	for {
 		resp, err := history.GetImageChange(ctx, &notebookv1.GetImageChangeRequest{Name: name})
@@ -143,7 +143,7 @@ func TestKilledInPlace(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, c := range list.GetImageChanges() {
-				c = settled(t, ctx, history, c.GetName())
+				c = settled(ctx, t, history, c.GetName())
 				done := fleet.CoresHub.Changes(cloudsim.CoresHubNotebook)
 				if (c.GetPhase() == notebookv1.ImageChange_PHASE_SUCCEEDED) != (done == 1) || done > 1 {
 					t.Errorf("the record says %v (%v), the cloud was changed %d times", c.GetPhase(), c.GetFailure(), done)
@@ -242,7 +242,10 @@ func TestManyChangesUnderFaults(t *testing.T) {
 					go func() { _, err := p.ChangeImage(ctx, req); twins <- err }()
 				}
 				for range cap(twins) {
-					<-twins
+					select { // what they say is asked for again below
+					case <-twins:
+					case <-ctx.Done():
+					}
 				}
 				for {
 					req.Wait = durationpb.New(20 * time.Second)
@@ -335,6 +338,7 @@ func TestKilledRecreate(t *testing.T) {
 }
 
 func killRecreate(t *testing.T, ran bool, op string, effect bool) {
+	t.Helper()
 	fleet, err := cloudsim.Start(cloudsim.Config{Notebooks: 4})
 	if err != nil {
 		t.Fatal(err)
@@ -374,7 +378,7 @@ func killRecreate(t *testing.T, ran bool, op string, effect bool) {
 	if err != nil || len(list.GetImageChanges()) != 1 {
 		t.Fatalf("history = %v, %v", list, err)
 	}
-	change := settled(t, ctx, history, list.GetImageChanges()[0].GetName())
+	change := settled(ctx, t, history, list.GetImageChanges()[0].GetName())
 	created, released := sim.Created(), sim.Released()
 	if change.GetPhase() == notebookv1.ImageChange_PHASE_FAILED && op == "create" && !effect {
 		// The call may not have arrived: that is believed after a while, and

@@ -146,6 +146,7 @@ func TestFaultMatrix(t *testing.T) {
 }
 
 func runOutage(t *testing.T, o outage, r reach) {
+	t.Helper()
 	fleet, err := cloudsim.Start(cloudsim.Config{})
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,7 @@ const (
 	// Headers of a log message, beside NATS's own.
 	headerDeleted = "Notebookd-Deleted" // "1" on a tombstone
 	headerCreated = "Notebookd-Created" // revision at which the row appeared; 0 for this one
+	headerEarlier = "Notebookd-Earlier" // when it came and went before, if it did: appeared and gone, two revisions
 	headerChanged = "Notebookd-Changed" // path=revision, …; revision 0 for this one
 	headerMore    = "Notebookd-More"    // "1" on all but the last message of a batch
 )
@@ -194,6 +195,7 @@ type entry struct {
 	key     rowKey
 	payload []byte
 	created uint64
+	earlier life
 	changed map[string]uint64
 	deleted bool
 	expect  uint64 // revision that the row must be at; 0 for none
@@ -237,6 +239,9 @@ func (l *Log) publish(ctx context.Context, batch []entry) (uint64, error) {
 		msg := nats.NewMsg(e.key.subject())
 		msg.Data = e.payload
 		msg.Header.Set(headerCreated, fmt.Sprint(e.created))
+		if e.earlier != (life{}) {
+			msg.Header.Set(headerEarlier, fmt.Sprintf("%d %d", e.earlier.from, e.earlier.to))
+		}
 		if len(e.changed) > 0 {
 			msg.Header.Set(headerChanged, encodeChanged(e.changed))
 		}

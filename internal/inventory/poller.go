@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -392,18 +393,22 @@ func (p *poller) record(ctx context.Context, notebooks []upstream.Notebook, gone
 		e := entry{key: key}
 		if row, ok := snapshot.get(name); ok {
 			e.expect = row.Revision
-			if !row.Deleted {
-				paths := changedPaths(row.Notebook, next, volatile)
+			paths := changedPaths(row.Notebook, next, volatile)
+			if row.Deleted {
+				// It is back, or another one has its name. Who knew the one before
+				// and has not heard of its end has to be told of this one.
+				e.earlier = life{cmp.Or(row.earlier.from, row.created), row.Revision}
+			} else {
 				if len(paths) == 0 {
 					continue
 				}
-				e.created, e.changed = row.created, maps.Clone(row.changed)
-				for _, path := range paths {
-					if e.changed == nil {
-						e.changed = map[string]uint64{}
-					}
-					e.changed[path] = 0 // the revision it is about to get
+				e.created, e.earlier, e.changed = row.created, row.earlier, maps.Clone(row.changed)
+			}
+			for _, path := range paths {
+				if e.changed == nil {
+					e.changed = map[string]uint64{}
 				}
+				e.changed[path] = 0 // the revision it is about to get
 			}
 		}
 		tag, err := etag(next)
@@ -433,7 +438,7 @@ func (p *poller) record(ctx context.Context, notebooks []upstream.Notebook, gone
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", row.Name, err)
 		}
-		batch = append(batch, entry{key: row.key, payload: payload, created: row.created, deleted: true, expect: row.Revision})
+		batch = append(batch, entry{key: row.key, payload: payload, created: row.created, earlier: row.earlier, deleted: true, expect: row.Revision})
 	}
 	if len(batch) == 0 {
 		return nil

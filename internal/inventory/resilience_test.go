@@ -58,7 +58,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(string(body)))}, nil
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(string(body)))}, nil
 }
 
 func (w *wire) set(change func(*wire)) {
@@ -161,7 +161,7 @@ func TestQuotaIsKept(t *testing.T) {
 			}
 			for _, zone := range []string{"xb3", "xb2", "hb2"} {
 				l, _ := inv.Snapshot().Location("clouds/core/locations/" + zone)
-				if age := time.Since(l.LastSuccess); age > 2*time.Minute || l.State != notebookv1.Location_STATE_LIVE {
+				if age := time.Since(l.LastSuccess); age > 5*time.Minute || l.State != notebookv1.Location_STATE_LIVE {
 					t.Errorf("%s is %v and %v old", zone, l.State, age)
 				}
 			}

@@ -33,11 +33,20 @@ type Row struct {
 
 	key     rowKey
 	created uint64            // revision at which it appeared
+	earlier life              // of a notebook with the same name that went before
 	changed map[string]uint64 // path of a field → revision of its last change
 }
 
-// Added reports whether the notebook appeared after a revision.
-func (r *Row) Added(since uint64) bool { return r.created > since }
+// life is from when to when a notebook existed, in revisions. The zero life is
+// none. Of several it spans all: what came and went in between may be taken for
+// known by somebody who never saw it, which does no harm.
+type life struct{ from, to uint64 }
+
+// Known reports whether the notebook existed at a revision, under the name that
+// may have stood for another one then.
+func (r *Row) Known(at uint64) bool {
+	return r.created <= at || r.earlier.from <= at && at < r.earlier.to
+}
 
 // ChangedSince returns the sorted paths of the fields that changed after a
 // revision.

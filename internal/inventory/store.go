@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"fmt"
 	"iter"
 	"log/slog"
 	"maps"
@@ -338,6 +339,9 @@ func decodeRow(subject string, h nats.Header, payload []byte, revision uint64, a
 	}
 	if created, err := strconv.ParseUint(h.Get(headerCreated), 10, 64); err == nil && created != 0 {
 		row.created = created
+	}
+	if _, err := fmt.Sscanf(h.Get(headerEarlier), "%d %d", &row.earlier.from, &row.earlier.to); err != nil {
+		row.earlier = life{} // it is the first
 	}
 	return row, nil
 }

@@ -77,14 +77,19 @@ func (t *Tokens) OpenPage(scope, token string) (after string, err error) {
 
 // Resume is what a resume token holds.
 type Resume struct {
-	Epoch    string    // the log that Revision belongs to
-	Revision uint64    // the caller knows everything up to here
-	Time     time.Time // when that was so, to the second
+	Epoch    string // the log that Revision belongs to
+	Revision uint64 // the caller was told every row whose version is not newer
+	// Base is the revision that the caller knew everything of when it was told
+	// these: of rows with newer versions it may still hold what they were then. It
+	// is Revision but in the middle of a walk, and never above it.
+	Base uint64
+	Time time.Time // when that was so, to the second
 }
 
 // Resume seals a point in a watch. scope stands for its parent and filter.
 func (t *Tokens) Resume(scope string, r Resume) string {
 	plain := binary.AppendUvarint(nil, r.Revision)
+	plain = binary.AppendUvarint(plain, r.Revision-min(r.Base, r.Revision))
 	plain = binary.AppendUvarint(plain, uint64(max(r.Time.Unix(), 0)))
 	plain = append(plain, epochHash(r.Epoch)...)
 	return tokenText.EncodeToString(t.resume.Seal(nil, nil, plain, []byte(scope))) //nolint:gosec // this AEAD makes its own nonce
@@ -101,11 +106,16 @@ func (t *Tokens) OpenResume(scope, token, epoch string) (Resume, error) {
 	if n <= 0 {
 		return Resume{}, ErrToken
 	}
+	behind, k := binary.Uvarint(plain[n:])
+	if k <= 0 || behind > revision {
+		return Resume{}, ErrToken
+	}
+	n += k
 	seconds, m := binary.Uvarint(plain[n:])
 	if m <= 0 {
 		return Resume{}, ErrToken
 	}
-	r := Resume{Revision: revision, Time: time.Unix(int64(seconds), 0)} //nolint:gosec // sealed by us
+	r := Resume{Revision: revision, Base: revision - behind, Time: time.Unix(int64(seconds), 0)} //nolint:gosec // sealed by us
 	if string(plain[n+m:]) == string(epochHash(epoch)) {
 		r.Epoch = epoch
 	}

@@ -78,7 +78,7 @@ func (s *Service) List(ctx context.Context, req *notebookv1.ListRequest) (*noteb
 	if more {
 		resp.NextPageToken = s.nextPage(snapshot, sc, by, rows[len(rows)-1])
 	}
-	resp.ResumeToken = s.resumeToken(sc, snapshot.Revision())
+	resp.ResumeToken = s.resumeToken(sc, snapshot.Revision(), snapshot.Revision())
 	return resp, nil
 }
 
@@ -278,8 +278,8 @@ func pageSize(asked int32) int {
 	return int(min(asked, maxPageSize))
 }
 
-func (s *Service) resumeToken(sc scope, revision uint64) string {
-	return s.tokens.Resume(sc.key(), inventory.Resume{Epoch: s.inventory.Epoch(), Revision: revision, Time: time.Now()})
+func (s *Service) resumeToken(sc scope, revision, base uint64) string {
+	return s.tokens.Resume(sc.key(), inventory.Resume{Epoch: s.inventory.Epoch(), Revision: revision, Base: base, Time: time.Now()})
 }
 
 func timestamp(t time.Time) *timestamppb.Timestamp {

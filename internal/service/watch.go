@@ -77,6 +77,7 @@ func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send 
 type begin struct {
 	resumed  bool
 	revision uint64 // known to the caller, when resumed
+	base     uint64 // see inventory.Resume
 	at       time.Time
 	snapshot bool   // send what exists
 	reset    string // why a token cannot be resumed; empty when it can
@@ -105,7 +106,7 @@ func (s *Service) resume(ctx context.Context, sc scope, token string) (begin, er
 		}
 		return begin{snapshot: true, reset: "LOG_REPLACED"}, nil // a log that lost its end
 	}
-	return begin{resumed: true, revision: r.Revision, at: r.Time}, nil
+	return begin{resumed: true, revision: r.Revision, base: r.Base, at: r.Time}, nil
 }
 
 // watcher is the state of one watch. Its goroutine alone uses it.
@@ -115,7 +116,11 @@ type watcher struct {
 	send     sendFunc
 	interval time.Duration
 
-	sent      uint64            // revision up to which everything was sent
+	sent uint64 // revision up to which everything was sent
+	// base is the revision that the caller knew everything of when the walk that
+	// sent has reached began. A version that a newer one has replaced is never
+	// walked, so until the end of the walk the caller may hold what was at base.
+	base      uint64
 	locations map[string]uint64 // by name → version that was sent
 	// matched holds the names of the notebooks that the caller knows to match
 	// the filter; nil without one.
@@ -128,9 +133,9 @@ type watcher struct {
 
 // start sends all that comes before the changes.
 func (w *watcher) start(snapshot *inventory.Snapshot, b begin) error {
-	w.sent = b.revision // 0 before a snapshot: a token of these frames starts over
+	w.sent, w.base = b.revision, b.base // 0 before a snapshot: a token of these frames starts over
 	if !b.resumed && !b.snapshot {
-		w.sent = snapshot.Revision()
+		w.sent, w.base = snapshot.Revision(), snapshot.Revision()
 	}
 	if b.reset != "" {
 		reset := &notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Reset_{Reset_: &notebookv1.Reset{Reason: b.reset}}}
@@ -173,7 +178,7 @@ func (w *watcher) start(snapshot *inventory.Snapshot, b begin) error {
 		}
 		w.unsure = false
 	}
-	w.sent = snapshot.Revision()
+	w.sent, w.base = snapshot.Revision(), snapshot.Revision()
 	w.changes = w.service.changer.View()
 	for change := range w.changes.Newest("") {
 		open := change.GetPhase() != notebookv1.ImageChange_PHASE_SUCCEEDED && change.GetPhase() != notebookv1.ImageChange_PHASE_FAILED &&
@@ -181,7 +186,7 @@ func (w *watcher) start(snapshot *inventory.Snapshot, b begin) error {
 		if age := time.Since(change.GetCreateTime().AsTime()); age > maxChangeAge {
 			break // older ones have ended
 		}
-		if !open && !(b.resumed && !change.GetUpdateTime().AsTime().Before(b.at)) {
+		if !open && (!b.resumed || change.GetUpdateTime().AsTime().Before(b.at)) {
 			continue
 		}
 		if err := w.sendChange(change); err != nil {
@@ -263,9 +268,9 @@ func (w *watcher) follow(ctx context.Context, snapshot *inventory.Snapshot) erro
 // sendChanges sends every row of the scope that is newer than what was sent, in
 // the order of the log.
 func (w *watcher) sendChanges(snapshot *inventory.Snapshot) error {
-	since := w.sent
-	for row := range snapshot.Since(since) {
-		event := w.event(snapshot, row, since)
+	from := w.sent
+	for row := range snapshot.Since(from) {
+		event := w.event(snapshot, row, from)
 		if event == nil {
 			continue
 		}
@@ -274,17 +279,17 @@ func (w *watcher) sendChanges(snapshot *inventory.Snapshot) error {
 			return err
 		}
 	}
-	w.sent = snapshot.Revision()
+	w.sent, w.base = snapshot.Revision(), snapshot.Revision()
 	return nil
 }
 
-// event is what a row is to a watch that knows everything up to a revision, or
-// nil when it is no news to it.
-func (w *watcher) event(snapshot *inventory.Snapshot, row *inventory.Row, since uint64) *notebookv1.NotebookEvent {
+// event is what a row is to a watch that was sent everything up to from, or nil
+// when it is no news to it.
+func (w *watcher) event(snapshot *inventory.Snapshot, row *inventory.Row, from uint64) *notebookv1.NotebookEvent {
 	if l, ok := snapshot.Location(row.Location); !ok || !w.scope.has(l) {
 		return nil // of a cloud that is not configured, or not asked for
 	}
-	before := !row.Added(since) // whether the caller knows the notebook
+	before := row.Known(w.base) || row.Known(from) // whether the caller knows the notebook
 	now := !row.Deleted && w.scope.filter.match(row.Notebook)
 	if w.matched != nil {
 		if !w.unsure {
@@ -299,7 +304,7 @@ func (w *watcher) event(snapshot *inventory.Snapshot, row *inventory.Row, since 
 	event := &notebookv1.NotebookEvent{Notebook: row.Notebook}
 	switch {
 	case now && before:
-		event.Type, event.ChangedFields = notebookv1.NotebookEvent_TYPE_MODIFIED, row.ChangedSince(since)
+		event.Type, event.ChangedFields = notebookv1.NotebookEvent_TYPE_MODIFIED, row.ChangedSince(w.base)
 	case now:
 		event.Type = notebookv1.NotebookEvent_TYPE_ADDED
 	case !before:
@@ -333,7 +338,7 @@ func (w *watcher) bookmark(kind notebookv1.Bookmark_Kind) error {
 
 // frame sends a frame with the token of what was sent so far.
 func (w *watcher) frame(frame *notebookv1.WatchResponse) error {
-	frame.ResumeToken = w.service.resumeToken(w.scope, w.sent)
+	frame.ResumeToken = w.service.resumeToken(w.scope, w.sent, w.base)
 	return w.send(frame)
 }
 
