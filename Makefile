@@ -39,18 +39,7 @@ test-browser: ## Run the tests that need a browser (Debian: chromium).
 FUZZTIME ?= 2m
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (2m).
-	@for pkg in $$($(GO) list ./internal/... ./cmd/...); do \
-		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "== $$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 50x $$pkg; \
-		done; \
-	done
-
-# Two durations in a row are their sum: the test ends itself in time.
-SOAK ?= 10m
-.PHONY: soak
-soak: ## Let clouds fail and watchers reconnect for SOAK (10m), and compare.
-	$(GO) test -race -v -count=1 -run '^TestSoak$$' -timeout $(SOAK)15m ./cmd/server -soak $(SOAK)
+	@./internal/tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
 bench: ## Run the benchmarks.

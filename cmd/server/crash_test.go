@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -237,16 +238,11 @@ func TestManyChangesUnderFaults(t *testing.T) {
 					RequestId: uuid.NewString(), Acknowledge: []string{"NOTEBOOK_RUNNING"}, Wait: durationpb.New(50 * time.Millisecond),
 				}
 				// The same request, twice at a time and once more.
-				twins := make(chan error, 2)
-				for range cap(twins) {
-					go func() { _, err := p.ChangeImage(ctx, req); twins <- err }()
+				var both sync.WaitGroup
+				for range 2 {
+					both.Go(func() { _, _ = p.ChangeImage(ctx, req) }) // what it says is asked for again below
 				}
-				for range cap(twins) {
-					select { // what they say is asked for again below
-					case <-twins:
-					case <-ctx.Done():
-					}
-				}
+				both.Wait()
 				for {
 					req.Wait = durationpb.New(20 * time.Second)
 					resp, err := p.ChangeImage(ctx, req)
