@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,10 +48,9 @@ type child struct {
 func spawn(tb testing.TB, config string) *child {
 	tb.Helper()
 	dir := tb.TempDir()
-	c := &child{address: freeAddress(tb), log: filepath.Join(dir, "log")}
-	httpAddress := freeAddress(tb)
+	c := &child{log: filepath.Join(dir, "log")}
 	file := filepath.Join(dir, "config.yaml")
-	text := fmt.Sprintf("grpc: {address: %q}\nhttp: {address: %q}\nlog: {level: warn}\n%s", c.address, httpAddress, config)
+	text := "grpc: {address: 127.0.0.1:0}\nhttp: {address: 127.0.0.1:0}\nlog: {level: warn}\n" + config
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		tb.Fatal(err)
 	}
@@ -76,13 +75,14 @@ func spawn(tb testing.TB, config string) *child {
 	})
 	deadline := time.After(30 * time.Second)
 	for {
-		if ready("http://" + httpAddress) {
+		data, _ := os.ReadFile(c.log) // there is none yet, perhaps
+		if said := serves.FindSubmatch(data); said != nil && ready("http://"+string(said[2])) {
+			c.address = string(said[1])
 			return c
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-deadline:
-			data, _ := os.ReadFile(c.log)
 			tb.Fatalf("the server did not become ready:\n%s", data)
 		}
 	}
@@ -113,16 +113,8 @@ func (c *child) memory(tb testing.TB) float64 {
 	return float64(kilobytes) * 1024
 }
 
-// freeAddress returns an address of 127.0.0.1 that nobody uses.
-func freeAddress(tb testing.TB) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
+// serves is the first line of a server, with the addresses of its two doors.
+var serves = regexp.MustCompile(`gRPC on (\S+), HTTP on (\S+)\.`)
 
 // BenchmarkTenThousandWatchers holds 10,000 idle watches on one server in a
 // process of its own. It reports what one costs in memory, and how long a change

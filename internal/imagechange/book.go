@@ -41,6 +41,10 @@ type step string
 // The steps of both kinds of change, and then those of a change that makes
 // another notebook.
 const (
+	// stepClaiming is a change that does not count yet: it is to get hold of its
+	// notebook, and is taken back if it does not. Nobody is told of it.
+	stepClaiming step = "claiming"
+
 	stepPending step = "pending" // nothing was sent
 	stepSending step = "sending" // the one call was, or is about to be, sent
 	stepVerify  step = "verify"  // it was; the notebook is read back
@@ -127,7 +131,7 @@ func (v *View) Superseded() <-chan struct{} { return v.superseded }
 // not be changed.
 func (v *View) Since(seq uint64) iter.Seq[*notebookv1.ImageChange] {
 	return func(yield func(*notebookv1.ImageChange) bool) {
-		v.seqs.Ascend(&record{seq: seq + 1}, func(r *record) bool { return yield(r.change) })
+		v.seqs.Ascend(&record{seq: seq + 1}, func(r *record) bool { return r.Step == stepClaiming || yield(r.change) })
 	}
 }
 
@@ -137,7 +141,7 @@ func (v *View) Newest(after string) iter.Seq[*notebookv1.ImageChange] {
 	return func(yield func(*notebookv1.ImageChange) bool) {
 		oldest := time.Now().Add(-keep)
 		walk := func(r *record) bool {
-			if r.id() == after || r.change.GetUpdateTime().AsTime().Before(oldest) {
+			if r.id() == after || r.Step == stepClaiming || r.change.GetUpdateTime().AsTime().Before(oldest) {
 				return true
 			}
 			return yield(r.change)

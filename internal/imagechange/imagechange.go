@@ -158,7 +158,10 @@ func (c *Changer) Run(ctx context.Context, log *inventory.Log) error {
 	c.mu.Unlock()
 	view := c.book.view()
 	view.ids.Scan(func(r *record) bool {
-		if !r.settled() {
+		switch {
+		case r.Step == stepClaiming: // it never came to be
+			c.book.forget(ctx, r)
+		case !r.settled():
 			c.log.Info("image change taken up", "change", r.change.GetName(), "notebook", r.change.GetNotebook(), "step", string(r.Step))
 			c.drive(r, nil, true)
 		}
@@ -177,7 +180,7 @@ func (c *Changer) View() *View { return c.book.view() }
 // Get returns one change.
 func (c *Changer) Get(name string) (*notebookv1.ImageChange, bool) {
 	r, ok := c.book.view().get(strings.TrimPrefix(name, namePrefix))
-	if !ok {
+	if !ok || r.Step == stepClaiming {
 		return nil, false
 	}
 	return r.change, true
@@ -282,7 +285,7 @@ func (c *Changer) begin(ctx context.Context, req Request, p *plan) (*record, err
 	change.Phase = notebookv1.ImageChange_PHASE_PENDING
 	change.Acknowledged = slices.Compact(slices.Sorted(slices.Values(req.Acknowledge)))
 	r := &record{change: change, stored: stored{
-		Digest: req.digest(), Step: stepPending, Credential: req.Credential != nil, Spec: p.spec, OldName: p.row.Notebook.GetDisplayName(),
+		Digest: req.digest(), Step: stepClaiming, Credential: req.Credential != nil, Spec: p.spec, OldName: p.row.Notebook.GetDisplayName(),
 		Ran: p.row.Notebook.GetState() != notebookv1.Notebook_STATE_STOPPED && p.row.Notebook.GetState() != notebookv1.Notebook_STATE_FAILED,
 	}}
 	if p.unchanged {
@@ -321,6 +324,9 @@ func (c *Changer) begin(ctx context.Context, req Request, p *plan) (*record, err
 			}
 		}
 		return joined, err
+	}
+	if r, err = c.book.save(ctx, r.with(func(r *record) { r.Step = stepPending })); err != nil {
+		return nil, err
 	}
 	c.drive(r, req.Credential, false)
 	return r, nil
@@ -376,9 +382,11 @@ func (c *Changer) outcome(ctx context.Context, r *record, req Request, err error
 	defer timer.Stop()
 	for over := false; ; {
 		view := c.book.view()
-		if now, ok := view.get(r.id()); ok {
-			r = now
+		now, ok := view.get(r.id())
+		if !ok { // it was joined, and then did not get hold of its notebook
+			return nil, nil, &InProgressError{Change: r.change.GetName()}
 		}
+		r = now
 		if r.settled() {
 			return c.answer(r)
 		}

@@ -186,7 +186,9 @@ func (w *watcher) start(snapshot *inventory.Snapshot, b begin) error {
 		if age := time.Since(change.GetCreateTime().AsTime()); age > maxChangeAge {
 			break // older ones have ended
 		}
-		if !open && (!b.resumed || change.GetUpdateTime().AsTime().Before(b.at)) {
+		// A token may be a little ahead of the changes that were sent before it.
+		told := b.at.Add(-w.service.watchLimits.SlowReader)
+		if !open && (!b.resumed || change.GetUpdateTime().AsTime().Before(told)) {
 			continue
 		}
 		if err := w.sendChange(change); err != nil {
