@@ -32,6 +32,11 @@ campaign: ## Run in full what `make test` runs a part of: faults, crashes, every
 	NOTEBOOKD_WHOLE=1 $(GO) test -race -parallel 4 -timeout 20m \
 		-run '^(TestFaultMatrix|TestRehearse|TestKilled.*|TestManyChangesUnderFaults|TestConformance)$$' ./cmd/server ./internal/upstream/...
 
+SOAK ?= 10m
+.PHONY: soak
+soak: ## Let clouds fail and watchers reconnect for SOAK (10m), and compare.
+	$(GO) test -race -v -count=1 -run '^TestSoak$$' -timeout $(SOAK)15m ./cmd/server -soak $(SOAK)
+
 .PHONY: test-browser
 test-browser: ## Run the tests that need a browser (Debian: chromium).
 	$(GO) test -race -count=1 -tags browser -run '^TestBrowser' ./cmd/server/
