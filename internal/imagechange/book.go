@@ -1,6 +1,7 @@
 package imagechange
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -273,6 +274,23 @@ func (b *book) save(ctx context.Context, r *record) (*record, error) {
 	return &saved, nil
 }
 
+// landed reports whether a record that could not be saved is stored all the
+// same, and returns it as it is stored.
+func (b *book) landed(ctx context.Context, r *record) (*record, bool) {
+	entry, err := b.bucket.Get(ctx, changePrefix+r.id())
+	if err != nil || entry.Revision() <= r.revision {
+		return nil, false
+	}
+	data, err := r.encode()
+	if err != nil || !bytes.Equal(data, entry.Value()) {
+		return nil, false
+	}
+	saved := *r
+	saved.revision = entry.Revision()
+	b.apply(&saved)
+	return &saved, true
+}
+
 // claim makes a key stand for a change, unless it stands for another one that
 // holds does not let go. It returns that other one's id.
 func (b *book) claim(ctx context.Context, key, id string, holds func(id string) bool) (other string, err error) {
@@ -322,7 +340,7 @@ func (b *book) forget(ctx context.Context, r *record) {
 }
 
 func (r *record) encode() ([]byte, error) {
-	change, err := proto.Marshal(r.change)
+	change, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.change)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", r.change.GetName(), err)
 	}

@@ -90,6 +90,10 @@ func (d *driver) store(f func(*record)) bool {
 			d.r = saved
 			return true
 		}
+		if stored, ok := d.c.book.landed(d.ctx, next); ok {
+			d.r = stored // the write went well, and only its answer was lost
+			return true
+		}
 		var conflict *jetstream.APIError
 		if errors.As(err, &conflict) && conflict.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || errors.Is(err, jetstream.ErrKeyExists) {
 			d.log.Warn("image change left to another process")

@@ -272,8 +272,17 @@ func (c *Changer) replay(ctx context.Context, req Request) (*record, error) {
 // joined under another request's id has that one's digest.
 func sameRequest(r *record, req Request) bool { return r.Digest == req.digest() }
 
-// begin stores the intent and lets it be done.
+// storeFor bounds the writes with which a change begins.
+const storeFor = 10 * time.Second
+
+// begin stores the intent and lets it be done. Once it has begun to write, a
+// caller who leaves does not leave half of it behind.
 func (c *Changer) begin(ctx context.Context, req Request, p *plan) (*record, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeFor)
+	defer cancel()
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, &StoreError{err}
@@ -325,11 +334,38 @@ func (c *Changer) begin(ctx context.Context, req Request, p *plan) (*record, err
 		}
 		return joined, err
 	}
-	if r, err = c.book.save(ctx, r.with(func(r *record) { r.Step = stepPending })); err != nil {
-		return nil, err
+	held, err := c.hold(ctx, req, r)
+	if err != nil {
+		// Nobody drives it, so it must not hold its notebook.
+		c.book.forget(context.WithoutCancel(ctx), r)
 	}
-	c.drive(r, req.Credential, false)
-	return r, nil
+	if err != nil || held.settled() {
+		c.book.release(context.WithoutCancel(ctx), lockOf(req.Notebook), r.id())
+		return held, err
+	}
+	c.drive(held, req.Credential, false)
+	return held, nil
+}
+
+// hold makes a change count, now that it has hold of its notebook. Until that
+// moment another change may have been under way, so the notebook is looked at
+// once more.
+func (c *Changer) hold(ctx context.Context, req Request, r *record) (*record, error) {
+	row, ok := c.inventory.Snapshot().Get(req.Notebook)
+	switch {
+	case !ok:
+		return nil, ErrNotFound
+	case req.Etag != "" && req.Etag != row.Notebook.GetEtag():
+		return nil, ErrEtag
+	case req.Credential == nil && hasImage(row.Notebook, r.change):
+		return c.book.save(ctx, r.with(func(r *record) {
+			r.Step, r.change.Phase = stepSettled, notebookv1.ImageChange_PHASE_UNCHANGED
+			r.change.Warnings, r.change.Steps = nil, nil
+		}))
+	}
+	return c.book.save(ctx, r.with(func(r *record) {
+		r.Step, r.change.FromImage = stepPending, row.Notebook.GetImage().GetUri()
+	}))
 }
 
 // join finds the change that does already what a request asks for.

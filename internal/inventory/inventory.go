@@ -85,6 +85,8 @@ type Inventory struct {
 	// each cloud's discovery and each location's first poll.
 	unready atomic.Int64
 	running atomic.Bool
+	// loaded is closed by follow, once, when all that the log held is shown.
+	loaded chan struct{}
 }
 
 // rowLog is what pollers write to.
@@ -106,6 +108,7 @@ func New(cfg Config) *Inventory {
 		sources: map[string]Source{}, pollers: map[string]*poller{}, metrics: newMetrics(cfg.Metrics),
 	}
 	inv.demand.arrived = make(chan struct{})
+	inv.loaded = make(chan struct{})
 	for _, source := range cfg.Sources {
 		source.Poll = source.Poll.withDefaults()
 		inv.sources[source.Name] = source
@@ -132,6 +135,9 @@ func (inv *Inventory) Ready() bool { return inv.running.Load() && inv.unready.Lo
 func (inv *Inventory) Run(ctx context.Context) error {
 	stop, err := inv.follow(ctx)
 	if err != nil {
+		if ctx.Err() != nil {
+			err = nil // it was stopped
+		}
 		return err
 	}
 	inv.running.Store(true)
@@ -157,15 +163,28 @@ func (inv *Inventory) follow(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	// The last message may be a tombstone that has just gone: what counts is
-	// that nothing is pending, or that time has shown there is nothing.
-	waitCtx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	if err := inv.WaitRevision(waitCtx, last); err != nil && ctx.Err() != nil {
-		stop()
-		return nil, ctx.Err()
+	// The message of the last revision may be a tombstone that has gone, also
+	// while this waits: what counts is the last one that is still there. What was
+	// told before a restart stays true, so the revision does not go back to it.
+	for {
+		kept, err := inv.log.lastKept(ctx)
+		if err != nil {
+			stop()
+			return nil, err
+		}
+		waitCtx, cancel := context.WithTimeout(ctx, time.Second)
+		err = inv.WaitRevision(waitCtx, kept)
+		cancel()
+		if err == nil {
+			inv.store.advance(last)
+			close(inv.loaded)
+			return stop, nil
+		}
+		if ctx.Err() != nil {
+			stop()
+			return nil, ctx.Err()
+		}
 	}
-	return stop, nil
 }
 
 // WaitRevision returns once the snapshot shows a revision, or ctx ends.
@@ -182,6 +201,10 @@ func (inv *Inventory) WaitRevision(ctx context.Context, revision uint64) error {
 		}
 	}
 }
+
+// Loaded is closed once all that the log held is shown. What a Snapshot lacks
+// before then may exist all the same.
+func (inv *Inventory) Loaded() <-chan struct{} { return inv.loaded }
 
 // Epoch identifies the log that revisions belong to.
 func (inv *Inventory) Epoch() string { return inv.log.Epoch() }

@@ -199,6 +199,16 @@ type entry struct {
 	changed map[string]uint64
 	deleted bool
 	expect  uint64 // revision that the row must be at; 0 for none
+	// forgotten says that what the row must be at is a tombstone that the log may
+	// have forgotten meanwhile.
+	forgotten bool
+}
+
+// sent is a message that waits for its acknowledgement.
+type sent struct {
+	ack       jetstream.PubAckFuture
+	msg       *nats.Msg
+	forgotten bool // see entry
 }
 
 const (
@@ -217,18 +227,26 @@ func (l *Log) publish(ctx context.Context, batch []entry) (uint64, error) {
 	var last uint64
 	var failures int
 	var failure error
-	settle := func(ack jetstream.PubAckFuture) error {
+	settle := func(s sent) error {
 		select {
-		case ok := <-ack.Ok():
+		case ok := <-s.ack.Ok():
 			last = max(last, ok.Sequence)
-		case err := <-ack.Err():
+		case err := <-s.ack.Err():
+			if api, ok := errors.AsType[*jetstream.APIError](err); ok && s.forgotten && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+				s.msg.Header.Del(headerMore) // it comes after the batch
+				var ok *jetstream.PubAck
+				if ok, err = l.js.PublishMsg(ctx, s.msg, jetstream.WithExpectLastSequencePerSubject(0)); err == nil {
+					last = max(last, ok.Sequence)
+					return nil
+				}
+			}
 			failures, failure = failures+1, err
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		return nil
 	}
-	acks := make([]jetstream.PubAckFuture, 0, min(len(batch), inFlight))
+	acks := make([]sent, 0, min(len(batch), inFlight))
 	for i, e := range batch {
 		if len(acks) == inFlight {
 			if err := settle(acks[0]); err != nil {
@@ -257,7 +275,7 @@ func (l *Log) publish(ctx context.Context, batch []entry) (uint64, error) {
 		if err != nil {
 			return last, fmt.Errorf("log: publish: %w", err)
 		}
-		acks = append(acks, ack)
+		acks = append(acks, sent{ack, msg, e.forgotten})
 	}
 	for _, ack := range acks {
 		if err := settle(ack); err != nil {
@@ -294,16 +312,25 @@ func (l *Log) follow(ctx context.Context, apply func(msg jetstream.Msg, revision
 	}, nil
 }
 
-// lastRevision is the revision of the newest message of the log.
+// lastRevision is the highest revision that the log ever had.
 func (l *Log) lastRevision(ctx context.Context) (uint64, error) {
 	info, err := l.stream.Info(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("log: %w", err)
 	}
-	if info.State.Msgs == 0 {
+	return info.State.LastSeq, nil
+}
+
+// lastKept is the revision of the newest message that is still there.
+func (l *Log) lastKept(ctx context.Context) (uint64, error) {
+	msg, err := l.stream.GetLastMsgForSubject(ctx, subjectPrefix+">")
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, nil
 	}
-	return info.State.LastSeq, nil
+	if err != nil {
+		return 0, fmt.Errorf("log: %w", err)
+	}
+	return msg.Sequence, nil
 }
 
 // rowKey is what identifies a notebook.

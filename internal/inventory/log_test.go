@@ -75,7 +75,7 @@ func TestLogSurvivesRestart(t *testing.T) {
 	if !ok {
 		t.Fatal("the changed row is gone")
 	}
-	if !row.Known(8) || row.Known(7) {
+	if !row.Known(8, 8) || row.Known(7, 7) {
 		t.Error("the revision of creation was lost")
 	}
 	if diff := cmp.Diff([]string{"image.uri"}, row.ChangedSince(8)); diff != "" {

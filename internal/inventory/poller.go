@@ -56,6 +56,7 @@ type poller struct {
 	transition bool
 	firstDone  bool
 	cost       uint64 // calls of the last poll that read the whole location
+	throttled  int    // polls in a row that were answered "too often"
 
 	mu      sync.Mutex   // guards waiters and changed
 	waiters []chan error // each has room for its one answer
@@ -94,6 +95,11 @@ func (p *poller) run(ctx context.Context) {
 		started := time.Now()
 		waiters := p.takeWaiters()
 		err := p.poll(ctx)
+		if kind := upstream.KindOf(err); err != nil && (kind == upstream.KindThrottled || kind == upstream.KindBudget) {
+			p.throttled++
+		} else {
+			p.throttled = 0
+		}
 		p.answer(waiters, err)
 		if ctx.Err() != nil {
 			return
@@ -206,8 +212,7 @@ func (p *poller) interval(demand bool, err error) time.Duration {
 	}
 	switch upstream.KindOf(err) {
 	case upstream.KindThrottled, upstream.KindBudget:
-		l, _ := p.inv.store.Snapshot().Location(p.name)
-		return min(intervals.Normal<<min(l.failures, 10), max(maxBackoff, intervals.Normal))
+		return min(intervals.Normal<<min(p.throttled, 10), max(maxBackoff, intervals.Normal))
 	case upstream.KindDisabled:
 		return max(disabledRetry, interval)
 	default:
@@ -398,6 +403,7 @@ func (p *poller) record(ctx context.Context, notebooks []upstream.Notebook, gone
 				// It is back, or another one has its name. Who knew the one before
 				// and has not heard of its end has to be told of this one.
 				e.earlier = life{cmp.Or(row.earlier.from, row.created), row.Revision}
+				e.forgotten = time.Since(row.Time) >= p.inv.store.tombstones
 			} else {
 				if len(paths) == 0 {
 					continue

@@ -42,10 +42,11 @@ type Row struct {
 // known by somebody who never saw it, which does no harm.
 type life struct{ from, to uint64 }
 
-// Known reports whether the notebook existed at a revision, under the name that
-// may have stood for another one then.
-func (r *Row) Known(at uint64) bool {
-	return r.created <= at || r.earlier.from <= at && at < r.earlier.to
+// Known reports whether the notebook existed at any revision from base to at,
+// under the name that may have stood for another one then. A caller that was cut
+// more than once may have heard of it at any of them.
+func (r *Row) Known(base, at uint64) bool {
+	return r.created <= at || r.earlier.from <= at && base < r.earlier.to
 }
 
 // ChangedSince returns the sorted paths of the fields that changed after a

@@ -117,6 +117,16 @@ func (s *Store) apply(msg jetstream.Msg, revision uint64, at time.Time, pending 
 	}
 }
 
+// advance notes that nothing up to a revision is missing.
+func (s *Store) advance(revision uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.revision < revision {
+		s.revision = revision
+		s.publishLocked(true)
+	}
+}
+
 func (s *Store) setLocked(row *Row) {
 	// A row may be read from the log before its location is discovered: it must
 	// not be passed over by those who walk what is new.

@@ -190,7 +190,7 @@ func TestChangedSince(t *testing.T) {
 			t.Errorf("since %d (-want +got):\n%s", tt.since, diff)
 		}
 	}
-	if !row.Known(3) || row.Known(2) {
+	if !row.Known(3, 3) || row.Known(2, 2) {
 		t.Error("Added does not follow the revision of creation")
 	}
 }

@@ -34,6 +34,9 @@ func (s *Service) List(ctx context.Context, req *notebookv1.ListRequest) (*noteb
 		return nil, err
 	}
 	s.inventory.Listed()
+	if err := s.loaded(ctx); err != nil {
+		return nil, s.toStatus(ctx, err, nil)
+	}
 	snapshot := s.inventory.Snapshot()
 	locations, unknown, err := sc.selected(snapshot)
 	if err != nil {

@@ -32,7 +32,6 @@ import (
 
 var (
 	propertySeed   = flag.Uint64("property.seed", 0, "run the one history of TestWatchProperties that this seed makes; 0 draws new ones")
-	comeBack       = flag.Bool("property.comeback", true, "let notebooks come back under the id that they had before they were deleted")
 	wantReconnects = flag.Int("reconnects", 1500, "how many reconnects TestWatchProperties makes at least")
 )
 
@@ -578,7 +577,7 @@ func (h *history) poll(l *life, cloud *fickleCloud, location string, times int) 
 			cloud.guard.Lock()
 			down := cloud.down[location]
 			cloud.guard.Unlock()
-			if down == nil && upstream.KindOf(err) != upstream.KindBadResponse {
+			if e, ok := errors.AsType[*upstream.Error](err); down == nil && (!ok || e.Kind != upstream.KindBadResponse) {
 				h.t.Errorf("poll of %s/%s: %v", cloud.name, location, err)
 			}
 		}
@@ -605,7 +604,7 @@ func (h *history) step(l *life) {
 	case len(list) == 0 || op < 25 && len(list) < maxInLocation: // some are added, some of them again
 		for range 1 + h.rng.IntN(3) {
 			id := fmt.Sprintf("n%d", h.counter)
-			if ids := h.gone[key]; *comeBack && len(ids) > 0 && h.rng.IntN(2) == 0 {
+			if ids := h.gone[key]; len(ids) > 0 && h.rng.IntN(2) == 0 {
 				i := h.rng.IntN(len(ids))
 				id = ids[i]
 				h.gone[key] = slices.Delete(ids, i, i+1)
@@ -632,7 +631,7 @@ func (h *history) step(l *life) {
 		h.poll(l, cloud, location, h.rng.IntN(2))
 		put(list)
 		h.poll(l, cloud, location, 1)
-	case op < 82 && *comeBack: // one goes, comes back and perhaps goes again, faster than anybody reads
+	case op < 82: // one goes, comes back and perhaps goes again, faster than anybody reads
 		i := pick()
 		rest := slices.Delete(slices.Clone(list), i, i+1)
 		put(rest)
@@ -654,11 +653,7 @@ func (h *history) step(l *life) {
 		h.poll(l, cloud, location, 1)
 	case op < 95: // the listing is empty for some time
 		put([]upstream.Notebook{})
-		times := 1 + h.rng.IntN(4)
-		if !*comeBack {
-			times = min(times, 2) // one more and all are deleted
-		}
-		h.poll(l, cloud, location, times)
+		h.poll(l, cloud, location, 1+h.rng.IntN(4))
 		put(list)
 		h.poll(l, cloud, location, 1)
 	default: // an answer without a list
@@ -908,7 +903,7 @@ func TestWatchProperties(t *testing.T) {
 			if rng.IntN(4) > 0 { // else every restart is one with another log
 				h.log.DataDir = t.TempDir()
 			}
-			if *comeBack && rng.IntN(4) == 0 { // deletions are forgotten while it runs
+			if rng.IntN(4) == 0 { // deletions are forgotten while it runs
 				h.log.Tombstones = time.Second
 			}
 			h.live(goal)

@@ -70,6 +70,17 @@ func New(cfg Config) *Service {
 	}
 }
 
+// loaded waits until what the log held is shown, which takes a moment after a
+// start: before that an answer would lack what is known.
+func (s *Service) loaded(ctx context.Context) error {
+	select {
+	case <-s.inventory.Loaded():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Drain ends every watch with a CLOSING bookmark, spread over a period so that
 // the callers do not reconnect all at once. It does not wait. New watches are
 // refused from now on.

@@ -46,6 +46,9 @@ func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send 
 	if err != nil {
 		return err
 	}
+	if err := s.loaded(ctx); err != nil {
+		return err
+	}
 	snapshot := s.inventory.Snapshot()
 	if _, _, err := sc.selected(snapshot); err != nil {
 		return err
@@ -291,7 +294,7 @@ func (w *watcher) event(snapshot *inventory.Snapshot, row *inventory.Row, from u
 	if l, ok := snapshot.Location(row.Location); !ok || !w.scope.has(l) {
 		return nil // of a cloud that is not configured, or not asked for
 	}
-	before := row.Known(w.base) || row.Known(from) // whether the caller knows the notebook
+	before := row.Known(w.base, from) // whether the caller knows the notebook
 	now := !row.Deleted && w.scope.filter.match(row.Notebook)
 	if w.matched != nil {
 		if !w.unsure {

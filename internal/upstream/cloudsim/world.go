@@ -258,6 +258,9 @@ func (w *world) drift(location string, rows int) {
 		return
 	}
 	for range rows {
+		if len(p.list) == 0 {
+			break
+		}
 		if n := p.list[w.rng.IntN(len(p.list))]; !n.pinned {
 			w.removeLocked(p, n.id)
 		}
