@@ -125,7 +125,9 @@ func (r rehearsal) run(t *testing.T, p *process, fleet *cloudsim.Fleet, location
 		}
 		seen = fmt.Sprint(l.GetState(), l.GetReason(), l.GetCloudCode())
 		if r.reason != "" {
-			return strings.TrimPrefix(l.GetReason().String(), "ERROR_REASON_") == r.reason && l.GetCloudCode() == r.code
+			// Discovery may have found out before the poll, and it sees no code.
+			code := l.GetCloudCode() == r.code || r.reason == "LOCATION_DISABLED" && l.GetCloudCode() == ""
+			return strings.TrimPrefix(l.GetReason().String(), "ERROR_REASON_") == r.reason && code
 		}
 		return l.GetState() == r.state
 	})
