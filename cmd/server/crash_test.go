@@ -166,6 +166,9 @@ func TestKilledInPlace(t *testing.T) {
 			if n := fleet.CoresHub.Changes(cloudsim.CoresHubNotebook); n > 1 || len(list.GetImageChanges()) == 1 && n != m.changed[0] && n != m.changed[len(m.changed)-1] {
 				t.Errorf("the cloud was changed %d times, want %v", n, m.changed)
 			}
+			if strings.Contains(list.String()+again.String(), "canary-registry-password") {
+				t.Error("the history holds the registry password")
+			}
 			searchFiles(t, dataDir, "canary-registry-password", cloudsim.CoresHubSecret, cloudsim.SCNetPassword)
 			for _, c := range []*child{first, second} {
 				if data, _ := os.ReadFile(c.log); strings.Contains(string(data), "canary-registry-password") {
