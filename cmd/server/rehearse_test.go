@@ -100,7 +100,12 @@ func TestRehearse(t *testing.T) {
 				// A new process: some answers make a poller wait for minutes.
 				if r.reason == "LOCATION_DISABLED" || r.reason == "CLOUD_RATE_LIMITED" {
 					fresh()
+					continue
 				}
+				p.until(t, "all is well again", func() bool {
+					l, ok := p.server.inventory.Snapshot().Location(location)
+					return ok && l.State == notebookv1.Location_STATE_LIVE
+				})
 			}
 		})
 	}
@@ -120,16 +125,15 @@ func (r rehearsal) run(t *testing.T, p *process, fleet *cloudsim.Fleet, location
 		}
 		i := slices.IndexFunc(resp.GetCloud().GetLocations(), func(l *notebookv1.Location) bool { return l.GetName() == location })
 		l := resp.GetCloud().GetLocations()[i]
-		if !l.GetLastAttemptTime().AsTime().After(since) {
-			return false
-		}
 		seen = fmt.Sprint(l.GetState(), l.GetReason(), l.GetCloudCode())
 		if r.reason != "" {
 			// Discovery may have found out before the poll, and it sees no code.
 			code := l.GetCloudCode() == r.code || r.reason == "LOCATION_DISABLED" && l.GetCloudCode() == ""
 			return strings.TrimPrefix(l.GetReason().String(), "ERROR_REASON_") == r.reason && code
 		}
-		return l.GetState() == r.state
+		// It was LIVE before as well: a poll has to have begun since. (A poll that
+		// began before may meet the fault, and be the last one for minutes.)
+		return l.GetState() == r.state && l.GetLastAttemptTime().AsTime().After(since)
 	})
 	t.Log(seen)
 	if r.state == notebookv1.Location_STATE_LIVE {
