@@ -86,7 +86,7 @@ func TestRehearse(t *testing.T) {
 				}
 				t.Cleanup(fleet.Close)
 				config := strings.ReplaceAll(fleet.ServerConfig(), "poll: {fast: 1s, normal: 2s, idle: 5s}",
-					"poll: {fast: 100ms, normal: 100ms, idle: 100ms}\n    timeout: 1s\n    breaker: {min_requests: 1000000}")
+					"poll: {fast: 100ms, normal: 100ms, idle: 100ms}\n    timeout: 5s\n    breaker: {min_requests: 1000000}")
 				p = start(t, strings.Replace(config, "calls_per_hour: 20000", "calls_per_hour: 1000000", 1))
 			}
 			fresh()
