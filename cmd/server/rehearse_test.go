@@ -127,9 +127,7 @@ func (r rehearsal) run(t *testing.T, p *process, fleet *cloudsim.Fleet, location
 		l := resp.GetCloud().GetLocations()[i]
 		seen = fmt.Sprint(l.GetState(), l.GetReason(), l.GetCloudCode())
 		if r.reason != "" {
-			// Discovery may have found out before the poll, and it sees no code.
-			code := l.GetCloudCode() == r.code || r.reason == "LOCATION_DISABLED" && l.GetCloudCode() == ""
-			return strings.TrimPrefix(l.GetReason().String(), "ERROR_REASON_") == r.reason && code
+			return strings.TrimPrefix(l.GetReason().String(), "ERROR_REASON_") == r.reason && l.GetCloudCode() == r.code
 		}
 		// It was LIVE before as well: a poll has to have begun since. (A poll that
 		// began before may meet the fault, and be the last one for minutes.)
