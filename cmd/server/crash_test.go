@@ -283,8 +283,9 @@ func TestManyChangesUnderFaults(t *testing.T) {
 		}
 		applied, refused, unsent = applied+r.applied, refused+r.refused, unsent+r.unsent
 	}
-	if calls := fleet.CoresHub.Calls("change_image"); calls > notebooks*rounds-unsent { // one may be given up before it arrives
-		t.Errorf("%d calls for %d requests of which %d were not sent", calls, notebooks*rounds, unsent)
+	// A call given up before it arrives is not counted by the cloud; whatever was answered has its own.
+	if calls := fleet.CoresHub.Calls("change_image"); calls > notebooks*rounds-unsent || calls < applied+refused {
+		t.Errorf("%d calls for %d requests: %d applied, %d refused, %d not sent", calls, notebooks*rounds, applied, refused, unsent)
 	}
 	t.Logf("%d requests: %d applied, %d refused, %d lost and not applied", notebooks*rounds, applied, refused, notebooks*rounds-applied-refused-unsent)
 	open := 0
