@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"reflect"
 	"regexp"
@@ -16,6 +18,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/notebookd/notebookd/internal/storage"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
@@ -36,7 +39,51 @@ type listenConfig struct {
 
 type storeConfig struct {
 	DataDir    string        `yaml:"data_dir"`   // empty: in memory
+	Sync       string        `yaml:"sync"`       // how often data_dir is forced to the disk: a duration, default 10s, or always
 	Tombstones time.Duration `yaml:"tombstones"` // how long deletions are remembered; default 24 h
+	NATSURL    string        `yaml:"nats_url"`   // servers of a NATS cluster, comma-separated; empty: embedded
+	NATS       natsConfig    `yaml:"nats"`
+	Lease      time.Duration `yaml:"lease"` // for how long a replica that is not heard of keeps its clouds; default 5 s
+}
+
+// natsConfig says how to use the cluster that nats_url names.
+type natsConfig struct {
+	User        string          `yaml:"user"`
+	Password    upstream.Secret `yaml:"password"`
+	Credentials string          `yaml:"credentials"` // a .creds file
+	NKey        string          `yaml:"nkey"`        // a file with a seed
+	CA          string          `yaml:"ca"`          // certificates to trust
+	Cert        string          `yaml:"cert"`
+	Key         string          `yaml:"key"`
+	Replicas    int             `yaml:"replicas"` // servers that keep each message: 1, 3 (default) or 5
+	Prefix      string          `yaml:"prefix"`   // of streams, buckets and subjects; default notebookd
+}
+
+// storage is the configuration of what everything is kept in.
+func (c storeConfig) storage(log *slog.Logger) storage.Config {
+	out := storage.Config{DataDir: c.DataDir, Logger: log, SyncAlways: c.Sync == syncAlways}
+	if d, err := time.ParseDuration(c.Sync); err == nil {
+		out.Sync = d
+	}
+	if c.NATSURL != "" {
+		n := c.NATS
+		out.Cluster = &storage.ClusterConfig{
+			URLs: c.urls(), User: n.User, Password: n.Password.Reveal(), Credentials: n.Credentials, NKey: n.NKey,
+			CA: n.CA, Cert: n.Cert, Key: n.Key, Replicas: n.Replicas, Prefix: n.Prefix,
+		}
+	}
+	return out
+}
+
+// syncAlways is the sync setting that forces every write to the disk.
+const syncAlways = "always"
+
+func (c storeConfig) urls() []string {
+	var out []string
+	for _, u := range strings.Split(c.NATSURL, ",") {
+		out = append(out, strings.TrimSpace(u))
+	}
+	return out
 }
 
 type watchConfig struct {
@@ -306,6 +353,7 @@ func (c *checker) validate(cfg *config) {
 	if cfg.Store.Tombstones != 0 && cfg.Store.Tombstones < time.Second {
 		c.problem("store.tombstones", "must be at least 1s")
 	}
+	c.store(cfg.Store)
 	c.positive("watch.max_lifetime", cfg.Watch.MaxLifetime)
 	c.positive("watch.slow_reader", cfg.Watch.SlowReader)
 	if _, given := c.lines["watch.max_per_caller"]; given && cfg.Watch.MaxPerCaller < 1 {
@@ -351,6 +399,56 @@ func (c *checker) validate(cfg *config) {
 		}
 	}
 	slices.Sort(c.problems) // maps have no order
+}
+
+var natsPrefix = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
+
+// store checks where everything is kept.
+func (c *checker) store(cfg storeConfig) {
+	c.positive("store.lease", cfg.Lease)
+	if cfg.Lease != 0 && cfg.Lease < time.Second {
+		c.problem("store.lease", "must be at least 1s")
+	}
+	if d, err := time.ParseDuration(cfg.Sync); cfg.Sync != "" && cfg.Sync != syncAlways && (err != nil || d <= 0) {
+		c.problem("store.sync", "must be a positive duration such as 10s, or always")
+	}
+	n := cfg.NATS
+	if cfg.NATSURL == "" {
+		for key := range c.lines {
+			if strings.HasPrefix(key, "store.nats.") || key == "store.lease" {
+				c.problem(key, "needs store.nats_url")
+			}
+		}
+		return
+	}
+	for _, key := range []string{"store.data_dir", "store.sync"} {
+		if _, given := c.lines[key]; given {
+			c.problem(key, "does not go with store.nats_url: the NATS cluster keeps everything")
+		}
+	}
+	for _, text := range cfg.urls() {
+		u, err := url.Parse(text)
+		switch {
+		case err != nil || u.Scheme != "nats" && u.Scheme != "tls" || u.Host == "":
+			c.problem("store.nats_url", "must be nats://host:port or tls://host:port, several separated by commas")
+		case u.User != nil:
+			c.problem("store.nats_url", "must hold no user and no password: they go into store.nats.user and store.nats.password")
+		}
+	}
+	for key, file := range map[string]string{"credentials": n.Credentials, "nkey": n.NKey, "ca": n.CA, "cert": n.Cert, "key": n.Key} {
+		if _, err := os.Stat(file); file != "" && err != nil {
+			c.problem("store.nats."+key, "the file cannot be read")
+		}
+	}
+	if (n.Cert == "") != (n.Key == "") {
+		c.problem("store.nats", "cert and key belong together")
+	}
+	if n.Replicas != 0 && n.Replicas != 1 && n.Replicas != 3 && n.Replicas != 5 {
+		c.problem("store.nats.replicas", "must be 1, 3 or 5")
+	}
+	if n.Prefix != "" && !natsPrefix.MatchString(n.Prefix) {
+		c.problem("store.nats.prefix", "must begin with a lower-case letter and hold only a-z, 0-9 and -")
+	}
 }
 
 func (c *checker) positive(path string, d time.Duration) {

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
@@ -32,7 +33,9 @@ import (
 	"github.com/notebookd/notebookd/gen/openapi"
 	"github.com/notebookd/notebookd/internal/imagechange"
 	"github.com/notebookd/notebookd/internal/inventory"
+	"github.com/notebookd/notebookd/internal/replica"
 	"github.com/notebookd/notebookd/internal/service"
+	"github.com/notebookd/notebookd/internal/storage"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
@@ -42,7 +45,8 @@ type server struct {
 	cfg       *config
 	log       *slog.Logger
 	registry  *prometheus.Registry
-	rows      *inventory.Log
+	storage   *storage.Storage
+	replicas  *replica.Group
 	sources   []inventory.Source
 	inventory *inventory.Inventory
 	changer   *imagechange.Changer
@@ -92,7 +96,7 @@ func newLogger(cfg logConfig, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// newServer builds everything and starts nothing but the log.
+// newServer builds everything and starts nothing but the storage.
 func newServer(ctx context.Context, cfg *config, log *slog.Logger) (_ *server, err error) {
 	s := &server{cfg: cfg, log: log, registry: prometheus.NewRegistry(), health: health.NewServer(), loopback: bufconn.Listen(1 << 20)}
 	defer func() {
@@ -105,19 +109,18 @@ func newServer(ctx context.Context, cfg *config, log *slog.Logger) (_ *server, e
 	if err != nil {
 		return nil, err
 	}
-	s.rows, err = inventory.OpenLog(ctx, inventory.LogConfig{DataDir: cfg.Store.DataDir, Tombstones: cfg.Store.Tombstones, Logger: log})
-	if err != nil {
+	if s.storage, err = storage.Open(cfg.Store.storage(log)); err != nil {
 		return nil, err
 	}
-	tokens, err := inventory.NewTokens(s.rows.TokenKey())
-	if err != nil {
-		return nil, err
+	names := make([]string, 0, len(s.sources))
+	for _, source := range s.sources {
+		names = append(names, source.Name)
 	}
-	s.inventory = inventory.New(inventory.Config{Sources: s.sources, Log: s.rows, Logger: log, Metrics: s.registry})
+	s.replicas = replica.New(replica.Config{Storage: s.storage, Lease: cfg.Store.Lease, Work: names, Logger: log, Metrics: s.registry})
+	s.inventory = inventory.New(inventory.Config{Sources: s.sources, Tombstones: cfg.Store.Tombstones, Logger: log, Metrics: s.registry})
 	s.changer = imagechange.New(s.inventory, log)
 	s.service = service.New(service.Config{
-		Inventory: s.inventory, Changer: s.changer, Tokens: tokens, Logger: log,
-		Watch: service.WatchLimits(cfg.Watch), Caller: caller,
+		Inventory: s.inventory, Changer: s.changer, Logger: log, Watch: service.WatchLimits(cfg.Watch), Caller: caller,
 	})
 	if err := s.buildGRPC(); err != nil {
 		return nil, err
@@ -187,7 +190,11 @@ func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	if !s.inventory.Ready() || !s.changer.Ready() {
-		http.Error(w, "not ready: the first poll of every location has not finished", http.StatusServiceUnavailable)
+		why := "not ready: the first poll of every location has not finished"
+		if !s.replicas.Joined() {
+			why = "not ready: the storage cannot be reached"
+		}
+		http.Error(w, why, http.StatusServiceUnavailable)
 		return
 	}
 	_, _ = io.WriteString(w, "ok\n")
@@ -231,12 +238,7 @@ func (s *server) run(ctx context.Context) error {
 	failed := make(chan error, 5) // one place for each goroutine below
 	var serving, polling sync.WaitGroup
 	polling.Go(func() {
-		if err := s.inventory.Run(pollCtx); err != nil && pollCtx.Err() == nil {
-			failed <- err
-		}
-	})
-	polling.Go(func() {
-		if err := s.changer.Run(pollCtx, s.rows); err != nil && pollCtx.Err() == nil {
+		if err := s.replicas.Run(pollCtx, s.work); err != nil && pollCtx.Err() == nil {
 			failed <- err
 		}
 	})
@@ -268,6 +270,15 @@ func (s *server) run(ctx context.Context) error {
 	polling.Wait()
 	s.log.Info("stopped")
 	return err
+}
+
+// work is what the process does besides answering, for as long as it is one of
+// its group.
+func (s *server) work(ctx context.Context, m *replica.Member) error {
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return s.inventory.Run(ctx, m) })
+	parts.Go(func() error { return s.changer.Run(ctx, m) })
+	return parts.Wait()
 }
 
 // drain ends all calls: watches are told to go elsewhere over the first half of
@@ -329,7 +340,7 @@ func (s *server) close() {
 	for _, source := range s.sources {
 		source.Client.Close()
 	}
-	if s.rows != nil {
-		s.rows.Close()
+	if s.storage != nil {
+		s.storage.Close()
 	}
 }

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	bucketName = "NOTEBOOKD_CHANGES"
+	bucketName = "CHANGES"
 	// keep is how long a change is remembered after it last went on.
 	keep = 90 * 24 * time.Hour
 
@@ -74,6 +74,7 @@ type record struct {
 // stored is the part of a record beside the change.
 type stored struct {
 	Digest     string        // of the arguments
+	Driver     string        `json:",omitempty"` // the replica that goes on with it
 	Step       step          //
 	Credential bool          `json:",omitempty"` // it needs a login that only memory held
 	Kind       upstream.Kind `json:",omitempty"` // of the refusal
@@ -101,11 +102,10 @@ func (r *record) with(f func(*record)) *record {
 	return &next
 }
 
-// book keeps the records: in a bucket, and in memory as the bucket tells them,
-// so that what another process writes is seen as well.
+// book keeps the records in memory as the bucket tells them, so that what another
+// process writes is seen as well.
 type book struct {
-	bucket jetstream.KeyValue
-	log    *slog.Logger
+	log *slog.Logger
 
 	current atomic.Pointer[View]
 
@@ -175,21 +175,23 @@ func newBook(log *slog.Logger) *book {
 func (b *book) view() *View { return b.current.Load() }
 
 // follow applies what the bucket holds and then what comes, until stop is
-// called. It returns when all that the bucket held is there.
-func (b *book) follow(ctx context.Context, bucket jetstream.KeyValue) (stop func(), err error) {
-	b.bucket = bucket
+// called. It returns when all that the bucket held is there; what it does not hold
+// any more is forgotten.
+func (b *book) follow(ctx, opening context.Context, bucket jetstream.KeyValue) (stop func(), err error) {
 	watcher, err := bucket.Watch(ctx, changePrefix+"*")
 	if err != nil {
 		return nil, fmt.Errorf("image changes: %w", err)
 	}
 	caughtUp := make(chan struct{}) // closed by the goroutine below
 	var wg sync.WaitGroup
+	held := map[string]bool{}
 	wg.Go(func() {
 		first := true
 		for entry := range watcher.Updates() {
 			if entry == nil { // the mark behind what was there
 				if first {
 					first = false
+					b.keepOnly(held)
 					close(caughtUp)
 				}
 				continue
@@ -201,6 +203,9 @@ func (b *book) follow(ctx context.Context, bucket jetstream.KeyValue) (stop func
 			if r, err := decode(entry.Value(), entry.Revision()); err != nil {
 				b.log.Error("record of an image change not understood", "key", entry.Key(), "error", err)
 			} else {
+				if first {
+					held[r.id()] = true
+				}
 				b.apply(r)
 			}
 		}
@@ -212,9 +217,9 @@ func (b *book) follow(ctx context.Context, bucket jetstream.KeyValue) (stop func
 	select {
 	case <-caughtUp:
 		return stop, nil
-	case <-ctx.Done():
+	case <-opening.Done():
 		stop()
-		return nil, ctx.Err()
+		return nil, opening.Err()
 	}
 }
 
@@ -236,6 +241,38 @@ func (b *book) apply(r *record) {
 	b.publishLocked()
 }
 
+// keepOnly forgets what a bucket that was opened anew does not hold.
+func (b *book) keepOnly(held map[string]bool) {
+	var lost []*record
+	b.view().ids.Scan(func(r *record) bool {
+		if !held[r.id()] {
+			lost = append(lost, r)
+		}
+		return true
+	})
+	for _, r := range lost {
+		b.drop(r)
+	}
+}
+
+// lookup returns a record as it is stored at this moment. What this process was
+// told of it so far may be old, or nothing yet.
+func (b *book) lookup(ctx context.Context, bucket jetstream.KeyValue, id string) (*record, error) {
+	entry, err := bucket.Get(ctx, changePrefix+id)
+	if err != nil {
+		return nil, err
+	}
+	r, err := decode(entry.Value(), entry.Revision())
+	if err != nil {
+		return nil, err
+	}
+	b.apply(r)
+	if now, ok := b.view().get(id); ok {
+		return now, nil // with what only memory holds
+	}
+	return r, nil
+}
+
 // drop forgets a record that never counted.
 func (b *book) drop(r *record) {
 	b.mu.Lock()
@@ -254,16 +291,16 @@ func (b *book) publishLocked() {
 
 // save stores a record in place of the one that it was made from, and fails when
 // somebody else has stored another meanwhile.
-func (b *book) save(ctx context.Context, r *record) (*record, error) {
+func (b *book) save(ctx context.Context, bucket jetstream.KeyValue, r *record) (*record, error) {
 	data, err := r.encode()
 	if err != nil {
 		return nil, err
 	}
 	var revision uint64
 	if r.revision == 0 {
-		revision, err = b.bucket.Create(ctx, changePrefix+r.id(), data)
+		revision, err = bucket.Create(ctx, changePrefix+r.id(), data)
 	} else {
-		revision, err = b.bucket.Update(ctx, changePrefix+r.id(), data, r.revision)
+		revision, err = bucket.Update(ctx, changePrefix+r.id(), data, r.revision)
 	}
 	if err != nil {
 		return nil, &StoreError{err}
@@ -276,8 +313,8 @@ func (b *book) save(ctx context.Context, r *record) (*record, error) {
 
 // landed reports whether a record that could not be saved is stored all the
 // same, and returns it as it is stored.
-func (b *book) landed(ctx context.Context, r *record) (*record, bool) {
-	entry, err := b.bucket.Get(ctx, changePrefix+r.id())
+func (b *book) landed(ctx context.Context, bucket jetstream.KeyValue, r *record) (*record, bool) {
+	entry, err := bucket.Get(ctx, changePrefix+r.id())
 	if err != nil || entry.Revision() <= r.revision {
 		return nil, false
 	}
@@ -293,26 +330,26 @@ func (b *book) landed(ctx context.Context, r *record) (*record, bool) {
 
 // claim makes a key stand for a change, unless it stands for another one that
 // holds does not let go. It returns that other one's id.
-func (b *book) claim(ctx context.Context, key, id string, holds func(id string) bool) (other string, err error) {
+func (b *book) claim(ctx context.Context, bucket jetstream.KeyValue, key, id string, holds func(ctx context.Context, id string) bool) (other string, err error) {
 	for range 8 { // two that take over from a third may meet
-		_, err := b.bucket.Create(ctx, key, []byte(id))
+		_, err := bucket.Create(ctx, key, []byte(id))
 		if err == nil {
 			return "", nil
 		}
 		if !errors.Is(err, jetstream.ErrKeyExists) {
 			return "", &StoreError{err}
 		}
-		entry, err := b.bucket.Get(ctx, key)
+		entry, err := bucket.Get(ctx, key)
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			continue // let go this moment
 		}
 		if err != nil {
 			return "", &StoreError{err}
 		}
-		if holder := string(entry.Value()); holder != id && holds(holder) {
+		if holder := string(entry.Value()); holder != id && holds(ctx, holder) {
 			return holder, nil
 		}
-		if _, err := b.bucket.Update(ctx, key, []byte(id), entry.Revision()); err == nil {
+		if _, err := bucket.Update(ctx, key, []byte(id), entry.Revision()); err == nil {
 			return "", nil
 		}
 	}
@@ -320,20 +357,20 @@ func (b *book) claim(ctx context.Context, key, id string, holds func(id string) 
 }
 
 // release gives a key back if it still stands for the change.
-func (b *book) release(ctx context.Context, key, id string) {
-	entry, err := b.bucket.Get(ctx, key)
+func (b *book) release(ctx context.Context, bucket jetstream.KeyValue, key, id string) {
+	entry, err := bucket.Get(ctx, key)
 	if err != nil || string(entry.Value()) != id {
 		return
 	}
-	if err := b.bucket.Delete(ctx, key, jetstream.LastRevision(entry.Revision())); err != nil {
+	if err := bucket.Delete(ctx, key, jetstream.LastRevision(entry.Revision())); err != nil {
 		// Whoever comes next sees that the change is settled, and takes it.
 		b.log.Debug("key of an image change not given back", "key", key, "error", err)
 	}
 }
 
 // forget takes back a record of which nothing came.
-func (b *book) forget(ctx context.Context, r *record) {
-	if err := b.bucket.Delete(ctx, changePrefix+r.id(), jetstream.LastRevision(r.revision)); err != nil {
+func (b *book) forget(ctx context.Context, bucket jetstream.KeyValue, r *record) {
+	if err := bucket.Delete(ctx, changePrefix+r.id(), jetstream.LastRevision(r.revision)); err != nil {
 		b.log.Warn("record of an image change not taken back", "change", r.change.GetName(), "error", err)
 	}
 	b.drop(r)

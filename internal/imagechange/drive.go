@@ -26,6 +26,9 @@ const (
 	// settleAfter is how long a cloud whose answer was lost has to do what it was
 	// asked, before two listings without it are believed.
 	settleAfter = 5 * time.Second
+	// orphanSettle is added to that when the call may still be on its way from
+	// another replica.
+	orphanSettle = 10 * time.Second
 	// lateFor is how long a cloud that has accepted a change may show the old
 	// image.
 	lateFor = 10 * time.Minute
@@ -36,7 +39,8 @@ const (
 // driver does one change, in a goroutine of its own.
 type driver struct {
 	c          *Changer
-	ctx        context.Context //nolint:containedctx // that of Run: a driver lives as long as a process
+	s          *session
+	ctx        context.Context //nolint:containedctx // that of the session
 	source     inventory.Source
 	location   string
 	id         string // of the notebook
@@ -48,16 +52,25 @@ type driver struct {
 }
 
 // drive lets a change be done.
-func (c *Changer) drive(r *record, credential *upstream.RegistryCredential, resumed bool) {
+func (c *Changer) drive(s *session, r *record, credential *upstream.RegistryCredential, resumed bool) {
+	id := r.id()
 	c.mu.Lock()
-	ctx := c.ctx
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	if s.ended {
+		return // it is taken up later
+	}
+	c.driving[id] = true
 	parts := strings.Split(r.change.GetNotebook(), "/")
 	d := &driver{
-		c: c, ctx: ctx, location: parts[3], id: parts[5], credential: credential, resumed: resumed, r: r,
+		c: c, s: s, ctx: s.ctx, location: parts[3], id: parts[5], credential: credential, resumed: resumed, r: r,
 		log: c.log.With("change", r.change.GetName(), "cloud", parts[1], "location", parts[3], "notebook", parts[5]),
 	}
-	c.drivers.Go(func() {
+	s.drivers.Go(func() {
+		defer func() {
+			c.mu.Lock()
+			delete(c.driving, id)
+			c.mu.Unlock()
+		}()
 		defer func() {
 			if p := recover(); p != nil { // the record stays; the next process takes it up
 				d.log.Error("image change: panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -85,17 +98,23 @@ func (d *driver) store(f func(*record)) bool {
 			f(r)
 			r.change.UpdateTime = timestamppb.Now()
 		})
-		saved, err := d.c.book.save(d.ctx, next)
+		saved, err := d.c.book.save(d.ctx, d.s.bucket, next)
 		if err == nil {
 			d.r = saved
 			return true
 		}
-		if stored, ok := d.c.book.landed(d.ctx, next); ok {
+		if stored, ok := d.c.book.landed(d.ctx, d.s.bucket, next); ok {
 			d.r = stored // the write went well, and only its answer was lost
 			return true
 		}
 		var conflict *jetstream.APIError
 		if errors.As(err, &conflict) && conflict.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || errors.Is(err, jetstream.ErrKeyExists) {
+			if _, getErr := d.s.bucket.Get(d.ctx, changePrefix+d.r.id()); errors.Is(getErr, jetstream.ErrKeyNotFound) && d.r.revision != 0 {
+				d.log.Warn("record of an image change is gone, stored again")
+				d.c.book.drop(d.r)
+				d.r = d.r.with(func(r *record) { r.revision = 0 })
+				continue
+			}
 			d.log.Warn("image change left to another process")
 			return false
 		}
@@ -133,7 +152,7 @@ func (d *driver) settle(phase notebookv1.ImageChange_Phase, f func(*record)) {
 	if !ok {
 		return
 	}
-	d.c.book.release(context.WithoutCancel(d.ctx), lockOf(d.r.change.GetNotebook()), d.r.id())
+	d.c.book.release(context.WithoutCancel(d.ctx), d.s.bucket, lockOf(d.r.change.GetNotebook()), d.r.id())
 	level := slog.LevelInfo
 	if phase != notebookv1.ImageChange_PHASE_SUCCEEDED {
 		level = slog.LevelWarn
@@ -227,6 +246,12 @@ func (d *driver) send() bool {
 	}) {
 		return false
 	}
+	if !d.flush() {
+		d.fail(notebookv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "the intent could not be stored; nothing was sent", func(r *record) {
+			r.change.Sent = false
+		})
+		return false
+	}
 	row, ok := d.c.inventory.Snapshot().Get(d.r.change.GetNotebook())
 	namespace := ""
 	if ok {
@@ -235,7 +260,7 @@ func (d *driver) send() bool {
 	var requestID string
 	// A write that is under way is not torn off when the process is to end: the
 	// client's own deadline ends it.
-	_, err := d.source.Provider.ChangeImage(context.WithoutCancel(d.ctx), upstream.ImageRequest{
+	_, err := d.source.Provider.ChangeImage(d.writing(), upstream.ImageRequest{
 		Location: d.location, NotebookID: d.id, Namespace: namespace, Image: d.r.change.GetToImage(), ImageType: d.r.change.GetImageType(),
 		Credential: d.credential, RequestID: &requestID,
 	})
@@ -253,6 +278,22 @@ func (d *driver) send() bool {
 	}
 }
 
+// flush forces the intent to the disk. It has to outlive the machine: without it
+// nobody would know that the cloud was asked.
+func (d *driver) flush() bool {
+	err := d.s.member.Storage().Flush(bucketName)
+	if err != nil {
+		d.log.Error("image change: intent not forced to the disk", "error", err)
+	}
+	return err == nil
+}
+
+// writing is the context of a call that changes something: it goes on when the
+// process is to end, but is not begun when another replica may have taken over.
+func (d *driver) writing() context.Context {
+	return upstream.WithGuard(context.WithoutCancel(d.ctx), d.s.member.Valid)
+}
+
 // verifying notes that the call has ended, and that only reading is left.
 func (d *driver) verifying(lost bool, requestID string) bool {
 	return d.store(func(r *record) {
@@ -265,17 +306,31 @@ func (d *driver) verifying(lost bool, requestID string) bool {
 func (d *driver) verify() {
 	began := time.Now()
 	location := inventory.LocationName(d.source.Name, d.location)
-	listings, counted := 0, d.r.SentAt
+	shared := d.s.member.Storage().Shared()
+	listings, counted, sure := 0, time.Time{}, false
+	if l, ok := d.c.inventory.Snapshot().Location(location); ok {
+		counted = l.LastSuccess
+	}
+	settle := settleAfter
+	if shared && d.resumed {
+		settle += orphanSettle
+	}
 	for pause := firstPause; ; pause = min(2*pause, time.Second) {
+		refreshed := false
 		if time.Since(began) < readBackFor {
 			ctx, cancel := context.WithTimeout(d.ctx, readBackFor)
-			_ = d.c.inventory.Refresh(ctx, location) // what was read is looked at below
+			refreshed = d.c.inventory.Refresh(ctx, location) == nil // what was read is looked at below
 			cancel()
 		}
 		snapshot := d.c.inventory.Snapshot()
 		l, known := snapshot.Location(location)
-		if known && l.LastSuccess.After(counted) {
-			listings, counted = listings+1, l.LastSuccess
+		if known && !l.LastSuccess.IsZero() && !l.LastSuccess.Equal(counted) {
+			// A poll that began before the call says nothing. The clock of another
+			// replica cannot tell, but the poll after it began later for certain.
+			if refreshed || sure || !shared && l.LastSuccess.After(d.r.SentAt) {
+				listings++
+			}
+			counted, sure = l.LastSuccess, true
 		}
 		row, there := snapshot.Get(d.r.change.GetNotebook())
 		age := time.Since(d.r.SentAt)
@@ -286,7 +341,7 @@ func (d *driver) verify() {
 		case !there && listings > 0:
 			d.fail(notebookv1.ErrorReason_ERROR_REASON_NOTEBOOK_NOT_FOUND, "the notebook is gone from the cloud", nil)
 			return
-		case d.r.Lost && listings >= 2 && age >= settleAfter:
+		case d.r.Lost && listings >= 2 && age >= settle:
 			d.fail(notebookv1.ErrorReason_ERROR_REASON_CLOUD_UNAVAILABLE, "the cloud did not do it: the notebook has the image that it had",
 				func(r *record) { r.Lost = false })
 			return

@@ -21,13 +21,16 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/inventory"
+	"github.com/notebookd/notebookd/internal/replica"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
@@ -125,11 +128,23 @@ type Changer struct {
 	pace time.Duration
 
 	// running is closed, once, when Run has read what is stored.
-	running chan struct{}
-	drivers sync.WaitGroup // one goroutine for each change under way
+	running  chan struct{}
+	openOnce sync.Once
 
-	mu  sync.Mutex      // guards ctx
-	ctx context.Context //nolint:containedctx // that of Run, for the goroutines that outlive a call
+	session atomic.Pointer[session] // nil while the store cannot be reached
+
+	mu      sync.Mutex // guards driving, and ended of each session
+	driving map[string]bool
+}
+
+// session is the time of one membership.
+type session struct {
+	ctx    context.Context //nolint:containedctx // that of Run, for the goroutines that outlive a call
+	member *replica.Member
+	bucket jetstream.KeyValue
+
+	drivers sync.WaitGroup // one goroutine for each change under way
+	ended   bool           // no driver begins any more
 }
 
 // New returns a Changer that refuses changes until Run has begun. logger may be
@@ -138,48 +153,114 @@ func New(inv *inventory.Inventory, logger *slog.Logger) *Changer {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &Changer{inventory: inv, log: logger, book: newBook(logger), pace: 2 * time.Second, running: make(chan struct{})}
+	return &Changer{
+		inventory: inv, log: logger, book: newBook(logger), pace: 2 * time.Second, running: make(chan struct{}), driving: map[string]bool{},
+	}
 }
 
-// Run takes up the changes that were under way when the last process ended, and
-// makes new ones possible, until ctx ends. It returns once everything that it
-// started has ended, with an error only when the store could not be read.
-func (c *Changer) Run(ctx context.Context, log *inventory.Log) error {
-	bucket, err := log.Bucket(ctx, bucketName, keep)
+const (
+	// openingFor bounds the opening of a store that is shared.
+	openingFor = 30 * time.Second
+	// takeUpEvery is how often it is looked for changes that nobody drives.
+	takeUpEvery = 2 * time.Second
+)
+
+// Run takes up the changes that nobody drives any more, and makes new ones
+// possible, until ctx ends. It returns once everything that it started has ended,
+// with an error only when the store could not be read. It may be called again
+// then, with another member.
+func (c *Changer) Run(ctx context.Context, m *replica.Member) error {
+	opening := ctx
+	if m.Storage().Shared() {
+		var cancel context.CancelFunc
+		opening, cancel = context.WithTimeout(ctx, openingFor)
+		defer cancel()
+	}
+	bucket, err := m.Storage().Bucket(opening, bucketName, keep)
 	if err != nil {
 		return err
 	}
-	stop, err := c.book.follow(ctx, bucket)
+	stop, err := c.book.follow(ctx, opening, bucket)
 	if err != nil {
 		return err
 	}
+	s := &session{ctx: ctx, member: m, bucket: bucket}
+	// What is taken up needs the rows: see verify.
+	select {
+	case <-c.inventory.Loaded():
+	case <-ctx.Done():
+	}
+	c.takeUp(s)
+	c.session.Store(s)
+	c.openOnce.Do(func() { close(c.running) })
+	tick := time.NewTicker(takeUpEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-tick.C:
+			c.takeUp(s)
+		case <-ctx.Done():
+		}
+	}
+	c.session.Store(nil)
 	c.mu.Lock()
-	c.ctx = ctx
+	s.ended = true
 	c.mu.Unlock()
-	view := c.book.view()
-	view.ids.Scan(func(r *record) bool {
-		switch {
-		case r.Step == stepClaiming: // it never came to be
-			c.book.forget(ctx, r)
-		case !r.settled():
-			c.log.Info("image change taken up", "change", r.change.GetName(), "notebook", r.change.GetNotebook(), "step", string(r.Step))
-			c.drive(r, nil, true)
+	s.drivers.Wait()
+	stop()
+	return nil
+}
+
+// takeUp goes on with the changes that nobody drives.
+func (c *Changer) takeUp(s *session) {
+	var open []*record
+	c.book.view().ids.Scan(func(r *record) bool {
+		if !r.settled() {
+			open = append(open, r)
 		}
 		return true
 	})
-	close(c.running)
-	<-ctx.Done()
-	c.drivers.Wait()
-	stop()
-	return nil
+	for _, r := range open {
+		c.mu.Lock()
+		driven := c.driving[r.id()]
+		c.mu.Unlock()
+		switch {
+		case s.ctx.Err() != nil:
+			return
+		case driven:
+			continue
+		case r.Driver == s.member.ID():
+			if time.Since(r.change.GetUpdateTime().AsTime()) < 2*storeFor {
+				continue // it is about to be driven
+			}
+		case r.Driver != "" && !s.member.Gone(s.ctx, r.Driver):
+			continue
+		}
+		if r.Step == stepClaiming { // it never came to be
+			c.book.forget(s.ctx, s.bucket, r)
+			continue
+		}
+		taken, err := c.book.save(s.ctx, s.bucket, r.with(func(r *record) { r.Driver = s.member.ID() }))
+		if err != nil {
+			continue // another one was faster, or it is tried again
+		}
+		c.log.Info("image change taken up", "change", r.change.GetName(), "notebook", r.change.GetNotebook(), "step", string(r.Step))
+		c.drive(s, taken, nil, true)
+	}
 }
 
 // View returns the changes as they are now.
 func (c *Changer) View() *View { return c.book.view() }
 
 // Get returns one change.
-func (c *Changer) Get(name string) (*notebookv1.ImageChange, bool) {
-	r, ok := c.book.view().get(strings.TrimPrefix(name, namePrefix))
+func (c *Changer) Get(ctx context.Context, name string) (*notebookv1.ImageChange, bool) {
+	id := strings.TrimPrefix(name, namePrefix)
+	r, ok := c.book.view().get(id)
+	if s := c.session.Load(); !ok && s != nil && s.member.Storage().Shared() {
+		// Another replica may have told of it a moment ago.
+		found, err := c.book.lookup(ctx, s.bucket, id)
+		r, ok = found, err == nil
+	}
 	if !ok || r.Step == stepClaiming {
 		return nil, false
 	}
@@ -199,11 +280,12 @@ const (
 // an *upstream.Error, or the context's before anything was stored. The change
 // and the notebook that it returns must not be changed.
 func (c *Changer) Change(ctx context.Context, req Request) (*notebookv1.ImageChange, *notebookv1.Notebook, error) {
-	if err := c.open(ctx); err != nil {
+	s, err := c.open(ctx)
+	if err != nil && !req.ValidateOnly {
 		return nil, nil, err
 	}
 	if req.RequestID != "" && !req.ValidateOnly {
-		if r, err := c.replay(ctx, req); r != nil || err != nil {
+		if r, err := c.replay(ctx, s, req); r != nil || err != nil {
 			return c.outcome(ctx, r, req, err)
 		}
 	}
@@ -222,24 +304,26 @@ func (c *Changer) Change(ctx context.Context, req Request) (*notebookv1.ImageCha
 	if open := unacknowledged(p.change.GetWarnings(), req.Acknowledge); len(open) > 0 && !p.unchanged {
 		return nil, nil, &WarningsError{Warnings: open}
 	}
-	r, err := c.begin(ctx, req, p)
+	r, err := c.begin(ctx, s, req, p)
 	return c.outcome(ctx, r, req, err)
 }
 
 // openFor is how long a call waits for Run to have read what is stored.
 const openFor = 5 * time.Second
 
-func (c *Changer) open(ctx context.Context) error {
+func (c *Changer) open(ctx context.Context) (*session, error) {
 	timer := time.NewTimer(openFor)
 	defer timer.Stop()
 	select {
 	case <-c.running:
-		return nil
 	case <-timer.C:
-		return &StoreError{errors.New("it is not open")}
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
+	if s := c.session.Load(); s != nil {
+		return s, nil
+	}
+	return nil, &StoreError{errors.New("it is not open")}
 }
 
 // Ready reports whether changes can be made.
@@ -253,14 +337,14 @@ func (c *Changer) Ready() bool {
 }
 
 // replay finds the change that a request was made with before.
-func (c *Changer) replay(ctx context.Context, req Request) (*record, error) {
-	entry, err := c.book.bucket.Get(ctx, requestPrefix+req.RequestID)
+func (c *Changer) replay(ctx context.Context, s *session, req Request) (*record, error) {
+	entry, err := s.bucket.Get(ctx, requestPrefix+req.RequestID)
 	if err != nil {
 		return nil, nil //nolint:nilerr // there is none, or begin meets the fault again
 	}
-	r, ok := c.book.view().get(string(entry.Value()))
-	if !ok {
-		return nil, nil // it was never stored
+	r, err := c.book.lookup(ctx, s.bucket, string(entry.Value()))
+	if err != nil {
+		return nil, nil //nolint:nilerr // it was never stored, or begin meets the fault again
 	}
 	if !sameRequest(r, req) {
 		return nil, ErrReused
@@ -277,7 +361,7 @@ const storeFor = 10 * time.Second
 
 // begin stores the intent and lets it be done. Once it has begun to write, a
 // caller who leaves does not leave half of it behind.
-func (c *Changer) begin(ctx context.Context, req Request, p *plan) (*record, error) {
+func (c *Changer) begin(ctx context.Context, s *session, req Request, p *plan) (*record, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -294,63 +378,66 @@ func (c *Changer) begin(ctx context.Context, req Request, p *plan) (*record, err
 	change.Phase = notebookv1.ImageChange_PHASE_PENDING
 	change.Acknowledged = slices.Compact(slices.Sorted(slices.Values(req.Acknowledge)))
 	r := &record{change: change, stored: stored{
-		Digest: req.digest(), Step: stepClaiming, Credential: req.Credential != nil, Spec: p.spec, OldName: p.row.Notebook.GetDisplayName(),
+		Digest: req.digest(), Driver: s.member.ID(), Step: stepClaiming, Credential: req.Credential != nil, Spec: p.spec, OldName: p.row.Notebook.GetDisplayName(),
 		Ran: p.row.Notebook.GetState() != notebookv1.Notebook_STATE_STOPPED && p.row.Notebook.GetState() != notebookv1.Notebook_STATE_FAILED,
 	}}
 	if p.unchanged {
 		change.Phase, r.Step = notebookv1.ImageChange_PHASE_UNCHANGED, stepSettled
 	}
-	if r, err = c.book.save(ctx, r); err != nil {
+	if r, err = c.book.save(ctx, s.bucket, r); err != nil {
 		return nil, err
 	}
 	if req.RequestID != "" {
-		other, err := c.book.claim(ctx, requestPrefix+req.RequestID, r.id(), c.known)
+		other, err := c.book.claim(ctx, s.bucket, requestPrefix+req.RequestID, r.id(), s.known(c.book))
 		if err != nil || other != "" {
-			c.book.forget(context.WithoutCancel(ctx), r)
+			c.book.forget(context.WithoutCancel(ctx), s.bucket, r)
 			if err != nil {
 				return nil, err
 			}
-			return c.join(other, req) // the same request, a moment earlier
+			return c.join(ctx, s, other, req) // the same request, a moment earlier
 		}
 	}
 	if p.unchanged {
 		return r, nil
 	}
-	other, err := c.book.claim(ctx, lockOf(req.Notebook), r.id(), c.underWay)
+	other, err := c.book.claim(ctx, s.bucket, lockOf(req.Notebook), r.id(), s.underWay(c.book))
 	if err != nil || other != "" {
-		c.book.forget(context.WithoutCancel(ctx), r)
+		c.book.forget(context.WithoutCancel(ctx), s.bucket, r)
 		if err != nil {
 			return nil, err
 		}
-		joined, err := c.join(other, req)
+		joined, err := c.join(ctx, s, other, req)
 		if err != nil && req.RequestID != "" {
-			c.book.release(context.WithoutCancel(ctx), requestPrefix+req.RequestID, r.id())
+			c.book.release(context.WithoutCancel(ctx), s.bucket, requestPrefix+req.RequestID, r.id())
 		}
 		if err == nil && req.RequestID != "" {
 			// The request is answered by the change that it joins, later too.
-			if _, err := c.book.bucket.Put(ctx, requestPrefix+req.RequestID, []byte(other)); err != nil {
+			if _, err := s.bucket.Put(ctx, requestPrefix+req.RequestID, []byte(other)); err != nil {
 				return nil, &StoreError{err}
 			}
 		}
 		return joined, err
 	}
-	held, err := c.hold(ctx, req, r)
+	held, err := c.hold(ctx, s, req, r)
 	if err != nil {
 		// Nobody drives it, so it must not hold its notebook.
-		c.book.forget(context.WithoutCancel(ctx), r)
+		c.book.forget(context.WithoutCancel(ctx), s.bucket, r)
 	}
 	if err != nil || held.settled() {
-		c.book.release(context.WithoutCancel(ctx), lockOf(req.Notebook), r.id())
+		c.book.release(context.WithoutCancel(ctx), s.bucket, lockOf(req.Notebook), r.id())
 		return held, err
 	}
-	c.drive(held, req.Credential, false)
+	c.drive(s, held, req.Credential, false)
 	return held, nil
 }
 
 // hold makes a change count, now that it has hold of its notebook. Until that
 // moment another change may have been under way, so the notebook is looked at
 // once more.
-func (c *Changer) hold(ctx context.Context, req Request, r *record) (*record, error) {
+func (c *Changer) hold(ctx context.Context, s *session, req Request, r *record) (*record, error) {
+	if err := c.inventory.Sync(ctx); err != nil {
+		return nil, &StoreError{err}
+	}
 	row, ok := c.inventory.Snapshot().Get(req.Notebook)
 	switch {
 	case !ok:
@@ -358,21 +445,21 @@ func (c *Changer) hold(ctx context.Context, req Request, r *record) (*record, er
 	case req.Etag != "" && req.Etag != row.Notebook.GetEtag():
 		return nil, ErrEtag
 	case req.Credential == nil && hasImage(row.Notebook, r.change):
-		return c.book.save(ctx, r.with(func(r *record) {
+		return c.book.save(ctx, s.bucket, r.with(func(r *record) {
 			r.Step, r.change.Phase = stepSettled, notebookv1.ImageChange_PHASE_UNCHANGED
 			r.change.Warnings, r.change.Steps = nil, nil
 		}))
 	}
-	return c.book.save(ctx, r.with(func(r *record) {
+	return c.book.save(ctx, s.bucket, r.with(func(r *record) {
 		r.Step, r.change.FromImage = stepPending, row.Notebook.GetImage().GetUri()
 	}))
 }
 
 // join finds the change that does already what a request asks for.
-func (c *Changer) join(id string, req Request) (*record, error) {
-	r, ok := c.book.view().get(id)
-	if !ok || !sameRequest(r, req) {
-		if ok && req.RequestID != "" && r.change.GetRequestId() == req.RequestID {
+func (c *Changer) join(ctx context.Context, s *session, id string, req Request) (*record, error) {
+	r, err := c.book.lookup(ctx, s.bucket, id)
+	if err != nil || !sameRequest(r, req) {
+		if err == nil && req.RequestID != "" && r.change.GetRequestId() == req.RequestID {
 			return nil, ErrReused
 		}
 		return nil, &InProgressError{Change: namePrefix + id}
@@ -380,16 +467,21 @@ func (c *Changer) join(id string, req Request) (*record, error) {
 	return r, nil
 }
 
-// known reports whether there is a change with an id.
-func (c *Changer) known(id string) bool {
-	_, ok := c.book.view().get(id)
-	return ok
+// known reports whether there is a change with an id. What cannot be read may be
+// there.
+func (s *session) known(b *book) func(context.Context, string) bool {
+	return func(ctx context.Context, id string) bool {
+		_, err := b.lookup(ctx, s.bucket, id)
+		return !errors.Is(err, jetstream.ErrKeyNotFound)
+	}
 }
 
 // underWay reports whether a change holds its notebook.
-func (c *Changer) underWay(id string) bool {
-	r, ok := c.book.view().get(id)
-	return ok && !r.settled()
+func (s *session) underWay(b *book) func(context.Context, string) bool {
+	return func(ctx context.Context, id string) bool {
+		r, err := b.lookup(ctx, s.bucket, id)
+		return err == nil && !r.settled() || err != nil && !errors.Is(err, jetstream.ErrKeyNotFound)
+	}
 }
 
 // lockOf is the key that stands for a notebook.

@@ -114,7 +114,7 @@ func (w *recreation) stop() bool {
 			if !w.sent() {
 				return false
 			}
-			if err := w.cloud.Stop(context.WithoutCancel(w.ctx), w.location, w.id, true); err != nil && !lost(err) {
+			if err := w.cloud.Stop(w.writing(), w.location, w.id, true); err != nil && !lost(err) {
 				w.refused(err) // nothing was changed
 				return true
 			}
@@ -140,7 +140,10 @@ func (w *recreation) ask() bool {
 	if !w.sent() {
 		return false
 	}
-	id, err := w.cloud.Create(context.WithoutCancel(w.ctx), w.location, w.r.Spec)
+	if !w.flush() {
+		return w.undoBecause(nil, "the intent could not be stored, so no other notebook was asked for")
+	}
+	id, err := w.cloud.Create(w.writing(), w.location, w.r.Spec)
 	switch {
 	case err == nil:
 		return w.created(id)
@@ -242,7 +245,7 @@ func (w *recreation) halt() bool {
 			return w.undoBecause(nil, "the new notebook failed")
 		case err == nil && n.State == upstream.StateRunning && !asked:
 			asked = true
-			if err := w.cloud.Stop(context.WithoutCancel(w.ctx), w.location, w.r.NewID, false); err != nil && !lost(err) {
+			if err := w.cloud.Stop(w.writing(), w.location, w.r.NewID, false); err != nil && !lost(err) {
 				asked = false // asked again until it is overdue
 				w.log.Warn("image change: the new notebook does not stop", "error", err)
 			}
@@ -266,14 +269,14 @@ func (w *recreation) rename() bool {
 		case w.r.OldName == "", err == nil && n.DisplayName == w.r.OldName, w.overdue(time.Minute):
 			return w.enter(stepRelease, notebookv1.ImageChange_PHASE_RELEASING, nil)
 		case err == nil:
-			err := w.cloud.Rename(context.WithoutCancel(w.ctx), w.location, w.r.NewID, w.r.OldName)
+			err := w.cloud.Rename(w.writing(), w.location, w.r.NewID, w.r.OldName)
 			if err != nil && !lost(err) && upstream.MaySent(err) {
 				if moved {
 					w.log.Warn("image change: the new notebook keeps the name that the cloud gave it", "error", err)
 					return w.enter(stepRelease, notebookv1.ImageChange_PHASE_RELEASING, nil)
 				}
 				moved = true // two notebooks may not have one name, perhaps
-				if err := w.cloud.Rename(context.WithoutCancel(w.ctx), w.location, w.id, w.r.OldName+"-old"); err != nil {
+				if err := w.cloud.Rename(w.writing(), w.location, w.id, w.r.OldName+"-old"); err != nil {
 					w.log.Warn("image change: the old notebook keeps its name", "error", err)
 				}
 				continue
@@ -296,7 +299,7 @@ func (w *recreation) release() bool {
 			w.settle(notebookv1.ImageChange_PHASE_SUCCEEDED, nil)
 			return true
 		case err == nil && refusals < 3:
-			if err := w.cloud.Release(context.WithoutCancel(w.ctx), w.location, w.id); err != nil && !lost(err) {
+			if err := w.cloud.Release(w.writing(), w.location, w.id); err != nil && !lost(err) {
 				refusals++
 				w.log.Warn("image change: the old notebook is not released", "error", err)
 			}
@@ -338,7 +341,7 @@ func (w *recreation) undo() bool {
 			break
 		}
 		if err == nil {
-			if err := w.cloud.Release(context.WithoutCancel(w.ctx), w.location, w.r.NewID); err != nil {
+			if err := w.cloud.Release(w.writing(), w.location, w.r.NewID); err != nil {
 				w.log.Warn("image change: the new notebook is not released", "error", err)
 			}
 		}
@@ -361,7 +364,7 @@ func (w *recreation) undo() bool {
 		case err == nil && old.State == upstream.StateFailed && asked:
 			return w.undone("; the old notebook is there, but failed to start again")
 		case err == nil && !asked && (old.State == upstream.StateStopped || old.State == upstream.StateFailed):
-			if err := w.cloud.Start(context.WithoutCancel(w.ctx), w.location, w.id); err == nil || lost(err) {
+			if err := w.cloud.Start(w.writing(), w.location, w.id); err == nil || lost(err) {
 				asked = true
 			} else {
 				w.log.Warn("image change: the old notebook is not started again", "error", err)

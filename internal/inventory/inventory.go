@@ -12,6 +12,7 @@ package inventory
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/replica"
+	"github.com/notebookd/notebookd/internal/storage"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
@@ -61,7 +64,8 @@ func (c PollConfig) withDefaults() PollConfig {
 // Config configures an Inventory.
 type Config struct {
 	Sources []Source
-	Log     *Log
+	// Tombstones is how long a deletion is remembered. Default 24 h.
+	Tombstones time.Duration
 	// Logger gets one line for each transition of a location. Default: none.
 	Logger *slog.Logger
 	// Metrics is where the inventory registers its metrics. Default: nowhere.
@@ -71,22 +75,31 @@ type Config struct {
 // Inventory polls clouds and keeps what they say. It is safe for concurrent
 // use. Run does the work.
 type Inventory struct {
-	store   *Store
-	log     *Log
-	records rowLog
-	logger  *slog.Logger
-	sources map[string]Source
-	metrics *metrics
-	demand  demand
+	store      *Store
+	tombstones time.Duration
+	logger     *slog.Logger
+	sources    map[string]Source
+	metrics    *metrics
+	demand     demand
 
 	mu      sync.Mutex         // guards pollers
 	pollers map[string]*poller // by resource name of the location
-	// unready counts what has to finish once before the inventory is ready:
-	// each cloud's discovery and each location's first poll.
-	unready atomic.Int64
-	running atomic.Bool
-	// loaded is closed by follow, once, when all that the log held is shown.
-	loaded chan struct{}
+	answers sync.WaitGroup     // goroutines that answer other replicas
+
+	// Owned by Run.
+	records  rowLog
+	tokenKey []byte
+	followed time.Time // when the log was last followed
+
+	tokens atomic.Pointer[Tokens] // nil before the log was opened
+	// shared is the storage while this replica is one of several; nil while it is
+	// alone, or cut off.
+	shared    atomic.Pointer[storage.Storage]
+	wasShared atomic.Bool // this replica was one of several once
+	ready     atomic.Bool
+	// loaded is closed, once, when all that the log held is shown.
+	loaded   chan struct{}
+	loadOnce sync.Once
 }
 
 // rowLog is what pollers write to.
@@ -99,90 +112,272 @@ func New(cfg Config) *Inventory {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	tombstones := 24 * time.Hour
-	if cfg.Log != nil {
-		tombstones = cfg.Log.Tombstones()
+	if cfg.Tombstones == 0 {
+		cfg.Tombstones = 24 * time.Hour
 	}
 	inv := &Inventory{
-		store: newStore(tombstones, cfg.Logger), log: cfg.Log, records: cfg.Log, logger: cfg.Logger,
+		store: newStore(cfg.Tombstones, cfg.Logger), tombstones: cfg.Tombstones, logger: cfg.Logger,
 		sources: map[string]Source{}, pollers: map[string]*poller{}, metrics: newMetrics(cfg.Metrics),
 	}
-	inv.demand.arrived = make(chan struct{})
+	inv.demand.arrived, inv.demand.arrivedHere = make(chan struct{}), make(chan struct{})
 	inv.loaded = make(chan struct{})
 	for _, source := range cfg.Sources {
 		source.Poll = source.Poll.withDefaults()
 		inv.sources[source.Name] = source
-		inv.store.updateCloud(source.Name, func(c *Cloud) { c.Kind, c.source = source.Kind, source })
+		inv.store.updateCloud(source.Name, func(c *Cloud) { c.Kind, c.source, c.remaining = source.Kind, source, -1 })
 		if source.Client != nil {
 			source.Client.OnBreaker(func(scope string, class upstream.Class) {
-				inv.store.touchLocations(func(l *Location) bool { return l.Cloud == source.Name && l.guardedBy(scope, class) })
+				inv.store.touchLocations(func(l *Location) bool {
+					return l.Cloud == source.Name && l.breakers == nil && l.guardedBy(scope, class)
+				})
 			})
 		}
 	}
-	inv.unready.Store(int64(len(cfg.Sources)))
 	return inv
 }
 
 // Snapshot returns the current state.
 func (inv *Inventory) Snapshot() *Snapshot { return inv.store.Snapshot() }
 
-// Ready reports whether every location's first poll has finished, well or
-// badly, and what the log held is shown.
-func (inv *Inventory) Ready() bool { return inv.running.Load() && inv.unready.Load() <= 0 }
+// Ready reports whether what the log held is shown and every location was polled
+// once, well or badly. Once it was so it stays so: what comes later is told by
+// the status of each location.
+func (inv *Inventory) Ready() bool {
+	if inv.ready.Load() {
+		return true
+	}
+	select {
+	case <-inv.loaded:
+	default:
+		return false
+	}
+	snapshot := inv.Snapshot()
+	for _, c := range snapshot.Clouds() {
+		if !c.Discovered && c.Failure == nil {
+			return false
+		}
+	}
+	for _, l := range snapshot.Locations() {
+		if l.LastAttempt.IsZero() && l.State != notebookv1.Location_STATE_DISABLED && !inv.unpolledFor(l, snapshot) {
+			return false
+		}
+	}
+	inv.ready.Store(true)
+	return true
+}
 
-// Run shows what the log holds, then polls until ctx ends. It returns once all
-// its goroutines have, with an error only when the log could not be read.
-func (inv *Inventory) Run(ctx context.Context) error {
-	stop, err := inv.follow(ctx)
+// unpolledFor reports whether a location is one that only the log tells of, while
+// its cloud cannot say which locations there are.
+func (inv *Inventory) unpolledFor(l *Location, snapshot *Snapshot) bool {
+	for _, c := range snapshot.Clouds() {
+		if c.Name == l.Cloud {
+			return !c.Discovered && c.Failure != nil
+		}
+	}
+	return true
+}
+
+// Run shows what the log holds and follows it, and polls what is this replica's
+// to poll, until ctx ends. It returns once all its goroutines have, with an error
+// when the log could not be read or is not what it was. It may be called again
+// then, with another member: what is known stays shown in between.
+func (inv *Inventory) Run(ctx context.Context, m *replica.Member) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	st := m.Storage()
+	log, stop, err := inv.open(ctx, st)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = nil // it was stopped
 		}
 		return err
 	}
-	inv.running.Store(true)
+	defer func() {
+		stop()
+		inv.followed = time.Now()
+		inv.store.settle()
+	}()
+	inv.records = log
 	var wg sync.WaitGroup
-	for _, source := range inv.sources {
-		wg.Go(func() { inv.discover(ctx, source) })
+	defer wg.Wait()
+	var status jetstream.KeyValue
+	if st.Shared() {
+		if status, err = st.Bucket(ctx, statusBucket, 0); err != nil {
+			return err
+		}
+		watcher, err := status.WatchAll(ctx)
+		if err != nil {
+			return fmt.Errorf("inventory: status: %w", err)
+		}
+		defer func() { _ = watcher.Stop() }() // it fails only on a closed connection
+		inv.shared.Store(st)
+		inv.wasShared.Store(true)
+		defer inv.store.away()
+		defer inv.shared.Store(nil)
+		wg.Go(func() { inv.heed(ctx, watcher) })
+		wg.Go(func() { inv.announce(ctx, st) })
 	}
-	wg.Wait()
-	stop()
-	inv.store.close()
-	return nil
+	for _, source := range inv.sources {
+		wg.Go(func() {
+			m.Hold(ctx, source.Name, func(ctx context.Context, term replica.Term) { inv.pollCloud(ctx, st, status, source, term) })
+		})
+	}
+	err = inv.guard(ctx, st, log)
+	cancel()
+	return err
 }
 
-// follow starts the store on the log and returns when it has caught up.
-func (inv *Inventory) follow(ctx context.Context) (stop func(), err error) {
-	last, err := inv.log.lastRevision(ctx)
+// pollCloud is the work of the replica that has a cloud.
+func (inv *Inventory) pollCloud(ctx context.Context, st *storage.Storage, status jetstream.KeyValue, source Source, term replica.Term) {
+	var wg sync.WaitGroup
+	if status != nil {
+		inv.store.hold(source.Name, true)
+		defer func() {
+			inv.store.hold(source.Name, false)
+			inv.metrics.forget(source.Name)
+		}()
+		wg.Go(func() { inv.reports(ctx, status, source.Name, term) })
+		wg.Go(func() { inv.respond(ctx, st, source, term) })
+	}
+	inv.discover(ctx, source, term)
+	wg.Wait()
+	inv.answers.Wait()
+}
+
+// openFor bounds the opening of a log that is shared; one that is not is there or
+// is not.
+const openFor = 30 * time.Second
+
+// open opens the log and starts the store on it. It returns when the store has
+// caught up.
+func (inv *Inventory) open(ctx context.Context, st *storage.Storage) (log *Log, stop func(), err error) {
+	opening := ctx
+	if st.Shared() {
+		var cancel context.CancelFunc
+		opening, cancel = context.WithTimeout(ctx, openFor)
+		defer cancel()
+	}
+	if log, err = openLog(opening, st, inv.tombstones, inv.tokenKey); err != nil {
+		return nil, nil, err
+	}
+	inv.tokenKey = log.tokenKey
+	tokens, err := NewTokens(log.tokenKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	inv.tokens.Store(tokens)
+	// Deletions that the log has forgotten meanwhile would never be heard of.
+	missed := !inv.followed.IsZero() && time.Since(inv.followed) >= inv.tombstones
+	after := inv.store.begin(log.Epoch(), missed)
+	if stop, err = inv.follow(ctx, opening, log, after); err != nil {
+		return nil, nil, err
+	}
+	inv.loadOnce.Do(func() { close(inv.loaded) })
+	return log, stop, nil
+}
+
+// follow starts the store on the log and returns when it has caught up, or
+// opening ends.
+func (inv *Inventory) follow(ctx, opening context.Context, log *Log, after uint64) (stop func(), err error) {
+	last, err := log.lastRevision(opening)
 	if err != nil {
 		return nil, err
 	}
-	stop, err = inv.log.follow(ctx, func(msg jetstream.Msg, revision uint64, at time.Time, pending uint64) {
-		inv.store.apply(msg, revision, at, pending)
-	})
+	if last < after {
+		if err := log.renew(opening); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("inventory: %w", errLogLost)
+	}
+	stop, err = log.follow(ctx, after, inv.store.apply)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			stop()
+		}
+	}()
 	// The message of the last revision may be a tombstone that has gone, also
 	// while this waits: what counts is the last one that is still there. What was
 	// told before a restart stays true, so the revision does not go back to it.
 	for {
-		kept, err := inv.log.lastKept(ctx)
+		kept, err := log.lastKept(opening)
 		if err != nil {
-			stop()
 			return nil, err
 		}
-		waitCtx, cancel := context.WithTimeout(ctx, time.Second)
+		waitCtx, cancel := context.WithTimeout(opening, time.Second)
 		err = inv.WaitRevision(waitCtx, kept)
 		cancel()
 		if err == nil {
-			inv.store.advance(last)
-			close(inv.loaded)
-			return stop, nil
+			break
 		}
-		if ctx.Err() != nil {
-			stop()
-			return nil, ctx.Err()
+		if opening.Err() != nil {
+			return nil, opening.Err()
+		}
+	}
+	inv.store.advance(last)
+	if after == 0 {
+		err = inv.compare(opening, log, last)
+	}
+	inv.store.noteWith(log.storage.Mark)
+	return stop, err
+}
+
+// compare compares what was read of a log of this process's own with what the
+// process before it has noted. If something is missing at its end, or in it, what
+// callers were told is not to be relied on.
+func (inv *Inventory) compare(ctx context.Context, log *Log, last uint64) error {
+	before, known := log.storage.Previous()
+	rows := 0
+	for _, n := range inv.store.Snapshot().counts {
+		rows += n
+	}
+	if last == 0 && before.Revision == 0 || known && last > before.Revision || known && last == before.Revision && (rows == before.Rows || before.Revision == 0) {
+		return nil
+	}
+	inv.logger.Warn("the data directory may have lost something: watchers are told to begin again",
+		"noted", known, "revision", last, "revision_noted", before.Revision, "notebooks", rows, "notebooks_noted", before.Rows)
+	if err := log.renew(ctx); err != nil {
+		return err
+	}
+	inv.store.renamed(log.Epoch())
+	return nil
+}
+
+// guardEvery is how often it is looked whether the log still holds what was read.
+const guardEvery = 2 * time.Second
+
+// guard returns when ctx ends, or when a log that others can reach too has lost
+// what was read from it.
+func (inv *Inventory) guard(ctx context.Context, st *storage.Storage, log *Log) error {
+	if !st.Shared() {
+		<-ctx.Done()
+		return nil
+	}
+	tick := time.NewTicker(guardEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		attempt, cancel := context.WithTimeout(ctx, guardEvery)
+		err := log.check(attempt, inv)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, storage.ErrReplaced):
+			return err
+		case errors.Is(err, errLogLost):
+			attempt, cancel := context.WithTimeout(ctx, guardEvery)
+			defer cancel()
+			if renewErr := log.renew(attempt); renewErr != nil {
+				return renewErr
+			}
+			return err
 		}
 	}
 }
@@ -207,13 +402,31 @@ func (inv *Inventory) WaitRevision(ctx context.Context, revision uint64) error {
 func (inv *Inventory) Loaded() <-chan struct{} { return inv.loaded }
 
 // Epoch identifies the log that revisions belong to.
-func (inv *Inventory) Epoch() string { return inv.log.Epoch() }
+func (inv *Inventory) Epoch() string { return inv.store.Snapshot().Epoch() }
 
-// TokenKey is the key of page and resume tokens.
-func (inv *Inventory) TokenKey() []byte { return inv.log.TokenKey() }
+// Sync waits until all is shown that the log holds at this moment, whoever wrote
+// it. With a log of this process's own that is always so.
+func (inv *Inventory) Sync(ctx context.Context) error {
+	st := inv.shared.Load()
+	if st == nil {
+		return nil
+	}
+	last, err := lastOf(ctx, st)
+	if err != nil {
+		return err
+	}
+	return inv.WaitRevision(ctx, last)
+}
+
+// Lags reports whether what is shown may be behind what other replicas show: this
+// one cannot reach the storage that they share.
+func (inv *Inventory) Lags() bool { return inv.wasShared.Load() && inv.shared.Load() == nil }
+
+// Tokens seals page and resume tokens. It is nil before Loaded.
+func (inv *Inventory) Tokens() *Tokens { return inv.tokens.Load() }
 
 // Tombstones is how long deletions are remembered.
-func (inv *Inventory) Tombstones() time.Duration { return inv.log.Tombstones() }
+func (inv *Inventory) Tombstones() time.Duration { return inv.tombstones }
 
 // Source returns a configured cloud by its bare name.
 func (inv *Inventory) Source(cloud string) (Source, bool) {
@@ -228,7 +441,7 @@ const (
 
 // discover keeps the pollers of a cloud equal to its locations. It returns when
 // ctx has ended and all of them have.
-func (inv *Inventory) discover(ctx context.Context, source Source) {
+func (inv *Inventory) discover(ctx context.Context, source Source, term replica.Term) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stops := map[string]context.CancelFunc{}
@@ -237,7 +450,6 @@ func (inv *Inventory) discover(ctx context.Context, source Source) {
 			stop()
 		}
 	}()
-	first := true
 	for {
 		locations, err := source.Provider.Locations(ctx)
 		if ctx.Err() != nil {
@@ -260,7 +472,7 @@ func (inv *Inventory) discover(ctx context.Context, source Source) {
 				case location.Disabled == "" && !polled:
 					pollCtx, cancel := context.WithCancel(ctx)
 					stops[location.ID] = cancel
-					p := inv.newPoller(source, location.ID)
+					p := inv.newPoller(source, location.ID, term)
 					wg.Go(func() { p.run(pollCtx) })
 				}
 			}
@@ -276,10 +488,6 @@ func (inv *Inventory) discover(ctx context.Context, source Source) {
 				}
 			}
 			inv.discoverySucceeded(source) // last: the locations are known now
-		}
-		if first {
-			first = false
-			inv.unready.Add(-1)
 		}
 		select {
 		case <-time.After(jitter(wait)):
@@ -344,11 +552,32 @@ func retryAfter(err error) time.Duration {
 // call has ended and is shown. Calls that wait at the same time share a poll. It
 // is for what follows a change: the location is polled fast for a while.
 func (inv *Inventory) Refresh(ctx context.Context, location string) error {
-	p, err := inv.poller(location)
-	if err != nil {
-		return err
+	return inv.refresh(ctx, location, true)
+}
+
+// refresh lets a location be polled, by whichever replica polls it.
+func (inv *Inventory) refresh(ctx context.Context, location string, changed bool) error {
+	asked := time.Now()
+	for {
+		p, err := inv.poller(location)
+		if err == nil {
+			err = p.refresh(ctx, changed)
+		} else if l, ok := inv.Snapshot().Location(location); ok && l.State != notebookv1.Location_STATE_DISABLED {
+			if st := inv.shared.Load(); st != nil {
+				err = inv.ask(ctx, st, l.Cloud, l.ID, changed)
+			} else if inv.Lags() {
+				return errAway
+			}
+		}
+		if !errors.Is(err, errNotPolled) || inv.shared.Load() == nil || time.Since(asked) > askFor {
+			return err
+		}
+		select { // it changes hands
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return p.refresh(ctx, true)
 }
 
 // Freshen makes sure that a location was read completely within maxAge before
@@ -361,19 +590,15 @@ func (inv *Inventory) Freshen(ctx context.Context, location string, maxAge time.
 	if l, ok := inv.Snapshot().Location(location); ok && maxAge > 0 && !l.LastSuccess.Before(wanted) {
 		return nil
 	}
-	p, err := inv.poller(location)
-	if err != nil {
-		return err
-	}
-	err = p.refresh(ctx, false)
-	if err == nil || upstream.IsContext(err) || !upstream.KindOf(err).TripsBreaker() {
+	err := inv.refresh(ctx, location, false)
+	if err == nil || errors.Is(err, errAway) || upstream.IsContext(err) || !upstream.KindOf(err).TripsBreaker() {
 		return err
 	}
 	timer := time.NewTimer(jitter(freshenRetry))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return p.refresh(ctx, false)
+		return inv.refresh(ctx, location, false)
 	case <-ctx.Done():
 		return err
 	}
@@ -397,8 +622,10 @@ type demand struct {
 	mu       sync.Mutex
 	watchers int
 	lastList time.Time
-	// arrived is closed, and replaced, when interest begins. Guarded by mu.
-	arrived chan struct{}
+	remote   time.Time // when another replica last said that somebody is interested
+	// arrived is closed, and replaced, when interest begins, and arrivedHere when
+	// it begins at this replica. Guarded by mu.
+	arrived, arrivedHere chan struct{}
 }
 
 // listInterest is for how long a List counts as interest.
@@ -409,7 +636,7 @@ func (inv *Inventory) Listed() {
 	d := &inv.demand
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.announceLocked()
+	d.announceLocked(true)
 	d.lastList = time.Now()
 }
 
@@ -418,7 +645,7 @@ func (inv *Inventory) Watching() (done func()) {
 	d := &inv.demand
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.announceLocked()
+	d.announceLocked(true)
 	d.watchers++
 	return sync.OnceFunc(func() {
 		d.mu.Lock()
@@ -428,16 +655,30 @@ func (inv *Inventory) Watching() (done func()) {
 	})
 }
 
-func (d *demand) announceLocked() {
+// elsewhere notes that another replica has somebody who is interested.
+func (d *demand) elsewhere() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.announceLocked(false)
+	d.remote = time.Now()
+}
+
+func (d *demand) announceLocked(here bool) {
 	if !d.presentLocked() {
 		close(d.arrived)
 		d.arrived = make(chan struct{})
 	}
+	if here && !d.hereLocked() {
+		close(d.arrivedHere)
+		d.arrivedHere = make(chan struct{})
+	}
 }
 
-func (d *demand) presentLocked() bool {
+func (d *demand) hereLocked() bool {
 	return d.watchers > 0 || time.Since(d.lastList) < listInterest
 }
+
+func (d *demand) presentLocked() bool { return d.hereLocked() || time.Since(d.remote) < listInterest }
 
 // state reports whether there is interest, and the channel that is closed when
 // it begins.
@@ -445,4 +686,11 @@ func (d *demand) state() (present bool, arrived <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.presentLocked(), d.arrived
+}
+
+// here is state for this replica alone.
+func (d *demand) here() (present bool, arrived <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hereLocked(), d.arrivedHere
 }

@@ -26,6 +26,9 @@ type Location struct {
 	failures int    // failed polls in a row
 	version  uint64 // counts what watchers are told
 	client   *upstream.Client
+	// breakers are those of the replica that reads the location; nil when it is
+	// this one.
+	breakers []upstream.BreakerStatus
 }
 
 // Version grows with every change that watchers are told of.
@@ -42,6 +45,13 @@ func (l *Location) Reason() Failure {
 // Breakers returns the circuit breakers of the location's calls, and of the
 // calls that it shares with others (scope without a location's name).
 func (l *Location) Breakers() []upstream.BreakerStatus {
+	if l.breakers != nil || l.client == nil {
+		return l.breakers
+	}
+	return l.ownBreakers()
+}
+
+func (l *Location) ownBreakers() []upstream.BreakerStatus {
 	if l.client == nil {
 		return nil
 	}
@@ -104,6 +114,15 @@ type Cloud struct {
 	Discovered bool
 
 	source Source
+	// remaining is what the replica that reads the cloud has left of the budget;
+	// negative when it is this one.
+	remaining int
+
+	term uint64 // of the last report of another replica
+	held bool   // this replica polls it
+	// reported has room for one: whoever changes the status of a cloud that is held
+	// says so, and the goroutine that writes the reports takes it.
+	reported chan struct{}
 }
 
 // Capabilities says what the cloud can do.
@@ -114,5 +133,9 @@ func (c *Cloud) Budget() (callsPerHour, remaining int) {
 	if c.source.Client == nil {
 		return 0, 0
 	}
-	return c.source.Client.Budget()
+	callsPerHour, remaining = c.source.Client.Budget()
+	if c.remaining >= 0 {
+		remaining = c.remaining
+	}
+	return callsPerHour, remaining
 }

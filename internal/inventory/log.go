@@ -6,24 +6,22 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/notebookd/notebookd/internal/storage"
 )
 
 const (
-	streamName    = "NOTEBOOKD_ROWS"
-	subjectPrefix = "notebookd.row."
-	metaBucket    = "NOTEBOOKD_META"
-	tokenKeyName  = "token-key"
-	epochName     = "notebookd-epoch"
+	streamName   = "ROWS"
+	metaBucket   = "META"
+	tokenKeyName = "token-key"
+	epochName    = "notebookd-epoch"
 
 	// Headers of a log message, beside NATS's own.
 	headerDeleted = "Notebookd-Deleted" // "1" on a tombstone
@@ -33,128 +31,60 @@ const (
 	headerMore    = "Notebookd-More"    // "1" on all but the last message of a batch
 )
 
-// LogConfig configures a Log. Zero fields have the documented default.
-type LogConfig struct {
-	// DataDir is where the log is kept across restarts. Empty means in memory.
-	DataDir string
-	// Tombstones is how long a deletion is remembered. Default 24 h.
-	Tombstones time.Duration
-	// Logger gets what the embedded NATS server warns of. Default: none.
-	Logger *slog.Logger
-}
-
 // Log is the one ordered record of what is known: a JetStream stream with one
 // message per notebook, whose stream sequence is the revision of the whole
-// inventory. It runs in process on an embedded NATS server without any port.
-// It is safe for concurrent use.
+// inventory. It is safe for concurrent use.
 type Log struct {
-	server     *server.Server
-	conn       *nats.Conn
+	storage    *storage.Storage
 	js         jetstream.JetStream
 	stream     jetstream.Stream
 	epoch      string
 	tokenKey   []byte
 	tombstones time.Duration
-	storage    jetstream.StorageType
-	tempDir    string // removed by Close; empty with a data directory
+	prefix     string // of the subjects
 }
 
-// OpenLog starts the embedded server and opens, or creates, the stream. A data
-// directory belongs to one process at a time.
-func OpenLog(ctx context.Context, cfg LogConfig) (_ *Log, err error) {
-	if cfg.Tombstones == 0 {
-		cfg.Tombstones = 24 * time.Hour
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	l := &Log{tombstones: cfg.Tombstones}
-	defer func() {
-		if err != nil {
-			l.Close()
-		}
-	}()
-
-	storage, dir := jetstream.FileStorage, cfg.DataDir
-	if dir == "" {
-		// Even with all streams in memory JetStream wants a place for its own
-		// bookkeeping.
-		storage = jetstream.MemoryStorage
-		if l.tempDir, err = os.MkdirTemp("", "notebookd-"); err != nil {
-			return nil, fmt.Errorf("log: temporary directory: %w", err)
-		}
-		dir = l.tempDir
-	} else if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("log: data directory: %w", err)
-	}
-	l.storage = storage
-	l.server, err = server.NewServer(&server.Options{
-		ServerName: "notebookd", DontListen: true, JetStream: true, StoreDir: dir, NoSigs: true,
-		DisableJetStreamBanner: true, JetStreamMaxMemory: 4 << 30, JetStreamMaxStore: 1 << 40,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("log: embedded NATS: %w", err)
-	}
-	l.server.SetLoggerV2(natsLogger{cfg.Logger}, false, false, false)
-	go l.server.Start() // ends with Shutdown, which Close calls and waits for
-	if !l.server.ReadyForConnections(20 * time.Second) {
-		return nil, errors.New("log: embedded NATS did not start within 20 s")
-	}
-	l.conn, err = nats.Connect("", nats.InProcessServer(l.server), nats.Name("notebookd"), nats.MaxReconnects(-1))
-	if err != nil {
-		return nil, fmt.Errorf("log: connect: %w", err)
-	}
-	l.js, err = jetstream.New(l.conn, jetstream.WithPublishAsyncMaxPending(inFlight*publishersAtOnce))
-	if err != nil {
-		return nil, fmt.Errorf("log: jetstream: %w", err)
-	}
+// openLog opens, or creates, the stream. key is the token key to go on with if
+// the storage has none; nil makes one.
+func openLog(ctx context.Context, st *storage.Storage, tombstones time.Duration, key []byte) (*Log, error) {
+	l := &Log{storage: st, js: st.JetStream(), tombstones: tombstones, prefix: st.Subject("row") + "."}
 	if err := l.openStream(ctx); err != nil {
 		return nil, err
 	}
-	if err := l.openMeta(ctx); err != nil {
-		return nil, err
-	}
-	return l, nil
+	return l, l.openMeta(ctx, key)
 }
 
 func (l *Log) openStream(ctx context.Context) error {
-	stream, err := l.js.Stream(ctx, streamName)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		stream, err = l.js.CreateStream(ctx, jetstream.StreamConfig{
-			Name: streamName, Subjects: []string{subjectPrefix + ">"}, Storage: l.storage,
-			MaxMsgsPerSubject: 1, AllowMsgTTL: true, AllowDirect: true,
-			Metadata: map[string]string{epochName: uuid.NewString()},
-		})
-	}
+	stream, err := l.storage.Stream(ctx, jetstream.StreamConfig{
+		Name: streamName, Subjects: []string{l.prefix + ">"}, MaxMsgsPerSubject: 1, AllowMsgTTL: true, AllowDirect: true,
+		Metadata: map[string]string{epochName: uuid.NewString()},
+	})
 	if err != nil {
-		return fmt.Errorf("log: stream %s: %w", streamName, err)
+		return err
 	}
 	l.stream = stream
 	l.epoch = stream.CachedInfo().Config.Metadata[epochName]
 	if l.epoch == "" {
-		return fmt.Errorf("log: stream %s was not made by notebookd", streamName)
+		return &storage.MismatchError{Stream: stream.CachedInfo().Config.Name, Problems: []string{"it was not made by notebookd"}}
 	}
 	return nil
 }
 
-// Bucket opens, or makes, a bucket of keys and values beside the log. What was
-// not written for keep goes; zero keeps it for ever.
-func (l *Log) Bucket(ctx context.Context, name string, keep time.Duration) (jetstream.KeyValue, error) {
-	bucket, err := l.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, Storage: l.storage, TTL: keep})
-	if err != nil {
-		return nil, fmt.Errorf("log: bucket %s: %w", name, err)
-	}
-	return bucket, nil
-}
-
-func (l *Log) openMeta(ctx context.Context) error {
-	meta, err := l.Bucket(ctx, metaBucket, 0)
+func (l *Log) openMeta(ctx context.Context, key []byte) error {
+	meta, err := l.storage.Bucket(ctx, metaBucket, 0)
 	if err != nil {
 		return err
 	}
-	fresh := make([]byte, 32)
-	rand.Read(fresh) // never fails
-	if _, err := meta.Create(ctx, tokenKeyName, fresh); err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
+	if key == nil {
+		key = make([]byte, 32)
+		rand.Read(key) // never fails
+	}
+	if _, err := meta.Create(ctx, tokenKeyName, key); err == nil {
+		// Without it nobody could resume after a power cut.
+		if err := l.storage.Flush(metaBucket); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, jetstream.ErrKeyExists) {
 		return fmt.Errorf("log: make the token key: %w", err)
 	}
 	entry, err := meta.Get(ctx, tokenKeyName)
@@ -165,30 +95,61 @@ func (l *Log) openMeta(ctx context.Context) error {
 	return nil
 }
 
+// renew gives the log another epoch: what was told of it before is not to be
+// relied on.
+func (l *Log) renew(ctx context.Context) error {
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	cfg := info.Config
+	if cfg.Metadata[epochName] == l.epoch { // nobody else was faster
+		cfg.Metadata[epochName] = uuid.NewString()
+		if _, err := l.js.UpdateStream(ctx, cfg); err != nil {
+			return fmt.Errorf("log: %w", err)
+		}
+	}
+	l.epoch = cfg.Metadata[epochName]
+	return nil
+}
+
+// check reports whether the log still holds what a store has read from it, and
+// no more than that is missing at its end.
+func (l *Log) check(ctx context.Context, inv *Inventory) error {
+	shown := inv.store.Snapshot().Revision()
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	switch {
+	case info.Config.Metadata[epochName] != l.epoch:
+		return fmt.Errorf("%w: the log has another epoch", storage.ErrReplaced)
+	case info.State.LastSeq < shown:
+		return errLogLost
+	}
+	// With one message a notebook the first one that is kept is the oldest row,
+	// once all that there was then has been read.
+	if err := inv.WaitRevision(ctx, info.State.LastSeq); err != nil {
+		return fmt.Errorf("log: not followed to its end: %w", err)
+	}
+	for row := range inv.store.Snapshot().Since(0) {
+		if row.Deleted {
+			continue // it goes by itself
+		}
+		if row.Revision < info.State.FirstSeq {
+			return errLogLost
+		}
+		break
+	}
+	return nil
+}
+
+// errLogLost says that messages have vanished from a log that is still the same.
+var errLogLost = errors.New("log: messages were purged, or are older than what was read before")
+
 // Epoch identifies the log: it changes when the log is made anew, and with it
 // all revisions lose their meaning.
 func (l *Log) Epoch() string { return l.epoch }
-
-// TokenKey is the key of page and resume tokens, made once and kept in the log.
-func (l *Log) TokenKey() []byte { return l.tokenKey }
-
-// Tombstones is how long deletions are remembered.
-func (l *Log) Tombstones() time.Duration { return l.tombstones }
-
-// Close stops the embedded server and waits for it. Call it once, after
-// everything that uses the Log has ended.
-func (l *Log) Close() {
-	if l.conn != nil {
-		l.conn.Close()
-	}
-	if l.server != nil {
-		l.server.Shutdown()
-		l.server.WaitForShutdown()
-	}
-	if l.tempDir != "" {
-		_ = os.RemoveAll(l.tempDir) // what is left of it is only rubbish in /tmp
-	}
-}
 
 // entry is a message to be published.
 type entry struct {
@@ -215,9 +176,8 @@ const (
 	// inFlight bounds the messages of one batch that wait for their
 	// acknowledgement: the server is kept busy, and nobody waits long for it.
 	inFlight = 256
-	// publishersAtOnce times that many messages may wait in all.
-	publishersAtOnce = 64
-	// stallWait is how long a message waits for one of those places.
+	// stallWait is how long a message waits for one of the places that there are
+	// in all (storage.MaxPending).
 	stallWait = 30 * time.Second
 )
 
@@ -254,7 +214,7 @@ func (l *Log) publish(ctx context.Context, batch []entry) (uint64, error) {
 			}
 			acks = acks[1:]
 		}
-		msg := nats.NewMsg(e.key.subject())
+		msg := nats.NewMsg(l.prefix + e.key.subject())
 		msg.Data = e.payload
 		msg.Header.Set(headerCreated, fmt.Sprint(e.created))
 		if e.earlier != (life{}) {
@@ -288,11 +248,13 @@ func (l *Log) publish(ctx context.Context, batch []entry) (uint64, error) {
 	return last, nil
 }
 
-// follow hands every message of the log, from the first kept one on, to apply,
+// follow hands every message of the log after a revision to apply,
 // in order and one at a time, until stop is called. stop waits for a call of
 // apply that is under way. pending is how many more messages are waiting.
-func (l *Log) follow(ctx context.Context, apply func(msg jetstream.Msg, revision uint64, at time.Time, pending uint64)) (stop func(), err error) {
-	consumer, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy})
+func (l *Log) follow(ctx context.Context, after uint64, apply func(msg jetstream.Msg, revision uint64, at time.Time, pending uint64)) (stop func(), err error) {
+	consumer, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1, ReplayPolicy: jetstream.ReplayInstantPolicy,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("log: consumer: %w", err)
 	}
@@ -312,6 +274,15 @@ func (l *Log) follow(ctx context.Context, apply func(msg jetstream.Msg, revision
 	}, nil
 }
 
+// lastOf is the highest revision of the log in a storage.
+func lastOf(ctx context.Context, st *storage.Storage) (uint64, error) {
+	stream, err := st.Peek(ctx, streamName)
+	if err != nil {
+		return 0, err
+	}
+	return stream.CachedInfo().State.LastSeq, nil
+}
+
 // lastRevision is the highest revision that the log ever had.
 func (l *Log) lastRevision(ctx context.Context) (uint64, error) {
 	info, err := l.stream.Info(ctx)
@@ -323,7 +294,7 @@ func (l *Log) lastRevision(ctx context.Context) (uint64, error) {
 
 // lastKept is the revision of the newest message that is still there.
 func (l *Log) lastKept(ctx context.Context) (uint64, error) {
-	msg, err := l.stream.GetLastMsgForSubject(ctx, subjectPrefix+">")
+	msg, err := l.stream.GetLastMsgForSubject(ctx, l.prefix+">")
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, nil
 	}
@@ -336,9 +307,10 @@ func (l *Log) lastKept(ctx context.Context) (uint64, error) {
 // rowKey is what identifies a notebook.
 type rowKey struct{ cloud, location, id string }
 
-// subject returns the subject of the row's messages.
+// subject returns the subject of the row's messages, without the prefix that all
+// have.
 func (k rowKey) subject() string {
-	return subjectPrefix + subjectToken(k.cloud) + "." + subjectToken(k.location) + "." + subjectToken(k.id)
+	return subjectToken(k.cloud) + "." + subjectToken(k.location) + "." + subjectToken(k.id)
 }
 
 var plainToken = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
@@ -352,9 +324,12 @@ func subjectToken(text string) string {
 	return "=" + base64.RawURLEncoding.EncodeToString([]byte(text))
 }
 
-// parseSubject is the inverse of rowKey.subject.
+// parseSubject is the inverse of rowKey.subject, with or without the prefix.
 func parseSubject(subject string) (rowKey, error) {
-	parts := strings.Split(strings.TrimPrefix(subject, subjectPrefix), ".")
+	parts := strings.Split(subject, ".")
+	if len(parts) == 5 {
+		parts = parts[2:]
+	}
 	if len(parts) != 3 {
 		return rowKey{}, fmt.Errorf("log: unexpected subject %q", subject)
 	}
@@ -368,21 +343,4 @@ func parseSubject(subject string) (rowKey, error) {
 		}
 	}
 	return rowKey{parts[0], parts[1], parts[2]}, nil
-}
-
-// natsLogger passes on what the embedded server warns of. Its notices speak of
-// its own start and stop and interest nobody.
-type natsLogger struct{ log *slog.Logger }
-
-func (natsLogger) Noticef(string, ...any) {}
-func (natsLogger) Debugf(string, ...any)  {}
-func (natsLogger) Tracef(string, ...any)  {}
-func (n natsLogger) Warnf(format string, v ...any) {
-	n.log.Warn("embedded nats", "message", fmt.Sprintf(format, v...))
-}
-func (n natsLogger) Fatalf(format string, v ...any) {
-	n.log.Error("embedded nats", "message", fmt.Sprintf(format, v...))
-}
-func (n natsLogger) Errorf(format string, v ...any) {
-	n.log.Error("embedded nats", "message", fmt.Sprintf(format, v...))
 }

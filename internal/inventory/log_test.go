@@ -3,9 +3,6 @@ package inventory
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,34 +12,54 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/notebookd/notebookd/internal/replica"
+	"github.com/notebookd/notebookd/internal/storage"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
-func openLog(t *testing.T, dir string) *Log {
+// testLog is a Log over a storage of its own.
+type testLog struct {
+	*Log
+	storage *storage.Storage
+}
+
+func (l testLog) Close() { l.storage.Close() }
+
+func startLog(t *testing.T, dir string) testLog {
 	t.Helper()
-	log, err := OpenLog(t.Context(), LogConfig{DataDir: dir})
+	return startLogWith(t, storage.Config{DataDir: dir}, 24*time.Hour)
+}
+
+func startLogWith(t *testing.T, cfg storage.Config, tombstones time.Duration) testLog {
+	t.Helper()
+	st, err := storage.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return log
+	log, err := openLog(t.Context(), st, tombstones, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return testLog{log, st}
 }
 
 // replay returns a store that has followed a log to its end.
-func replay(t *testing.T, log *Log) *Inventory {
+func replay(t *testing.T, log testLog) *Inventory {
 	t.Helper()
-	inv := New(Config{Log: log})
-	stop, err := inv.follow(t.Context())
+	inv := New(Config{})
+	stop, err := inv.follow(t.Context(), t.Context(), log.Log, inv.store.begin(log.Epoch(), false))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { stop(); inv.store.close() })
+	t.Cleanup(func() { stop(); inv.store.settle() })
 	return inv
 }
 
 func TestLogSurvivesRestart(t *testing.T) {
 	dir := t.TempDir()
-	log := openLog(t, dir)
-	epoch, key := log.Epoch(), string(log.TokenKey())
+	log := startLog(t, dir)
+	before := replay(t, log)
+	epoch, key := log.Epoch(), string(log.tokenKey)
 	var batch []entry
 	for i := range 500 {
 		batch = append(batch, put(t, fmt.Sprintf("nb.%d/*>", i), "one")) // ids that are no plain subject token
@@ -55,16 +72,18 @@ func TestLogSurvivesRestart(t *testing.T) {
 	if _, err := log.publish(t.Context(), []entry{changed}); err != nil {
 		t.Fatal(err)
 	}
-	before := replay(t, log)
+	if err := before.WaitRevision(t.Context(), 501); err != nil {
+		t.Fatal(err)
+	}
 	want, revision := live(before.Snapshot()), before.Snapshot().Revision()
 	if len(want) != 500 || revision != 501 {
 		t.Fatalf("%d rows at revision %d, want 500 at 501", len(want), revision)
 	}
 	log.Close()
 
-	log = openLog(t, dir)
+	log = startLog(t, dir)
 	defer log.Close()
-	if log.Epoch() != epoch || string(log.TokenKey()) != key {
+	if log.Epoch() != epoch || string(log.tokenKey) != key {
 		t.Error("epoch or token key changed with a restart")
 	}
 	after := replay(t, log).Snapshot()
@@ -87,7 +106,7 @@ func TestLogSurvivesRestart(t *testing.T) {
 }
 
 func TestStaleWriterIsRefused(t *testing.T) {
-	log := openLog(t, "")
+	log := startLog(t, "")
 	defer log.Close()
 	if _, err := log.publish(t.Context(), []entry{put(t, "a", "one")}); err != nil {
 		t.Fatal(err)
@@ -104,7 +123,7 @@ func TestStaleWriterIsRefused(t *testing.T) {
 }
 
 func TestBatchThroughTheLogIsOneSnapshot(t *testing.T) {
-	log := openLog(t, "")
+	log := startLog(t, "")
 	defer log.Close()
 	inv := replay(t, log)
 	first := inv.Snapshot()
@@ -130,10 +149,7 @@ func TestBatchThroughTheLogIsOneSnapshot(t *testing.T) {
 }
 
 func TestTombstoneLeavesTheLog(t *testing.T) {
-	log, err := OpenLog(t.Context(), LogConfig{Tombstones: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := startLogWith(t, storage.Config{}, time.Second)
 	defer log.Close()
 	if _, err := log.publish(t.Context(), []entry{put(t, "a", "one")}); err != nil {
 		t.Fatal(err)
@@ -165,9 +181,9 @@ func TestTombstoneLeavesTheLog(t *testing.T) {
 }
 
 func TestMessageOfAnotherVersionIsSkipped(t *testing.T) {
-	log := openLog(t, "")
+	log := startLog(t, "")
 	defer log.Close()
-	if _, err := log.js.Publish(t.Context(), subjectPrefix+"core.xb3.broken", []byte{0xFF, 0xFF}); err != nil {
+	if _, err := log.js.Publish(t.Context(), log.prefix+"core.xb3.broken", []byte{0xFF, 0xFF}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := log.publish(t.Context(), []entry{put(t, "a", "one")}); err != nil {
@@ -179,27 +195,18 @@ func TestMessageOfAnotherVersionIsSkipped(t *testing.T) {
 }
 
 func TestForeignStreamIsRefused(t *testing.T) {
-	dir := t.TempDir()
-	log := openLog(t, dir)
-	if err := log.js.DeleteStream(t.Context(), streamName); err != nil {
+	st, err := storage.Open(storage.Config{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := log.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: streamName, Subjects: []string{"other"}}); err != nil {
+	defer st.Close()
+	if _, err := st.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: "NOTEBOOKD_ROWS", Subjects: []string{"notebookd.row.>"}, MaxMsgsPerSubject: 1, AllowMsgTTL: true, Storage: jetstream.MemoryStorage,
+	}); err != nil {
 		t.Fatal(err)
 	}
-	log.Close()
-	if _, err := OpenLog(t.Context(), LogConfig{DataDir: dir}); err == nil || !strings.Contains(err.Error(), "not made by notebookd") {
+	if _, err := openLog(t.Context(), st, time.Hour, nil); err == nil || !strings.Contains(err.Error(), "not made by notebookd") {
 		t.Errorf("error = %v", err)
-	}
-}
-
-func TestDataDirectoryThatCannotBe(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := OpenLog(t.Context(), LogConfig{DataDir: filepath.Join(file, "below"), Logger: slog.New(slog.DiscardHandler)}); err == nil {
-		t.Error("no error")
 	}
 }
 
@@ -210,7 +217,7 @@ func TestSubjects(t *testing.T) {
 			t.Errorf("%v → %s → %v, %v", key, key.subject(), got, err)
 		}
 	}
-	for _, subject := range []string{subjectPrefix + "a.b", subjectPrefix + "a.b.c.d", subjectPrefix + "a.b.=!"} {
+	for _, subject := range []string{"notebookd.row.a.b", "notebookd.row.a.b.c.d", "notebookd.row.a.b.=!"} {
 		if _, err := parseSubject(subject); err == nil {
 			t.Errorf("%s was taken", subject)
 		}
@@ -222,12 +229,15 @@ func TestInventoryOverTheLog(t *testing.T) {
 	dir := t.TempDir()
 	cloud := &fakeCloud{notebooks: notebooks("a", "b", "c"), locations: []upstream.Location{{ID: "xb3"}}}
 	run := func(check func(inv *Inventory)) {
-		log := openLog(t, dir)
-		defer log.Close()
-		inv := New(Config{Log: log, Sources: []Source{{Name: "core", Kind: "fake", Provider: cloud}}})
+		st, err := storage.Open(storage.Config{DataDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close()
+		inv := New(Config{Sources: []Source{{Name: "core", Kind: "fake", Provider: cloud}}})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- inv.Run(ctx) }()
+		go func() { ended <- replica.New(replica.Config{Storage: st}).Run(ctx, inv.Run) }()
 		check(inv)
 		cancel()
 		if err := <-ended; err != nil {
@@ -253,7 +263,7 @@ func TestInventoryOverTheLog(t *testing.T) {
 // TestLargeBatchesAtOnce: the first polls of large clouds bring tens of
 // thousands of rows at the same time.
 func TestLargeBatchesAtOnce(t *testing.T) {
-	log := openLog(t, "")
+	log := startLog(t, "")
 	defer log.Close()
 	inv := replay(t, log)
 	const publishers, rows = 4, 5000

@@ -61,6 +61,17 @@ func (m *metrics) polled(l *Location, outcome string, rows int) {
 	}
 }
 
+// forget leaves a cloud to the replica that polls it now.
+func (m *metrics) forget(cloud string) {
+	if m == nil {
+		return
+	}
+	of := prometheus.Labels{"cloud": cloud}
+	m.rows.DeletePartialMatch(of)
+	m.success.DeletePartialMatch(of)
+	m.state.DeletePartialMatch(of)
+}
+
 // stateWord is the state as it stands in logs and labels.
 func stateWord(s notebookv1.Location_State) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "STATE_"))

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/replica"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
@@ -49,12 +50,12 @@ type poller struct {
 	source   Source
 	location string
 	name     string // resource name of the location
+	term     replica.Term
 
 	// Owned by run.
 	missing    map[string]int // rows by name → complete listings without it
 	fastUntil  time.Time
 	transition bool
-	firstDone  bool
 	cost       uint64 // calls of the last poll that read the whole location
 	throttled  int    // polls in a row that were answered "too often"
 
@@ -65,12 +66,11 @@ type poller struct {
 	poke chan struct{}
 }
 
-func (inv *Inventory) newPoller(source Source, location string) *poller {
+func (inv *Inventory) newPoller(source Source, location string, term replica.Term) *poller {
 	p := &poller{
-		inv: inv, source: source, location: location, name: LocationName(source.Name, location),
+		inv: inv, source: source, location: location, name: LocationName(source.Name, location), term: term,
 		missing: map[string]int{}, poke: make(chan struct{}, 1),
 	}
-	inv.unready.Add(1)
 	inv.mu.Lock()
 	inv.pollers[p.name] = p
 	inv.mu.Unlock()
@@ -89,7 +89,6 @@ func (p *poller) run(ctx context.Context) {
 		}
 		p.inv.mu.Unlock()
 		p.answer(p.takeWaiters(), errNotPolled)
-		p.first()
 	}()
 	for {
 		started := time.Now()
@@ -104,18 +103,9 @@ func (p *poller) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		p.first()
 		if !p.wait(ctx, started, err) {
 			return
 		}
-	}
-}
-
-// first notes that the first poll has finished.
-func (p *poller) first() {
-	if !p.firstDone {
-		p.firstDone = true
-		p.inv.unready.Add(-1)
 	}
 }
 
@@ -448,6 +438,9 @@ func (p *poller) record(ctx context.Context, notebooks []upstream.Notebook, gone
 	}
 	if len(batch) == 0 {
 		return nil
+	}
+	if !p.term.Valid() {
+		return errNotPolled // this replica stood still meanwhile, and another one polls
 	}
 	revision, err := p.inv.records.publish(ctx, batch)
 	// Whatever was stored must be seen before the next comparison.

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/replica"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
@@ -90,14 +91,14 @@ func testInventoryFrom(t *testing.T, source Source) (*Inventory, *memoryLog) {
 	inv := New(Config{Sources: []Source{source}})
 	log := &memoryLog{store: inv.store}
 	inv.records = log
-	inv.running.Store(true)
+	inv.loadOnce.Do(func() { close(inv.loaded) })
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { inv.discover(ctx, inv.sources["core"]) })
+	wg.Go(func() { inv.discover(ctx, inv.sources["core"], replica.Term{}) })
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()
-		inv.store.close()
+		inv.store.settle()
 	})
 	return inv, log
 }

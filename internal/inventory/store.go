@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/storage"
 )
 
 // Store is the log applied in order, in memory. Writers replace its current
@@ -38,9 +39,11 @@ type Store struct {
 	revision  uint64
 	locations map[string]*Location // by resource name
 	clouds    map[string]*Cloud    // by bare name
+	epoch     string               // of the log that the revisions belong to; empty before the first one
+	resets    uint64               // how often all rows were forgotten
+	mark      func(storage.Mark)   // told what is about to be shown; nil for nobody
 	dirty     bool                 // rows were applied since the last snapshot
 	flush     *time.Timer          // publishes a batch whose end does not come
-	closed    bool
 }
 
 // Snapshot is the inventory at one revision. It is immutable and stays valid
@@ -50,6 +53,8 @@ type Snapshot struct {
 	revs      *btree.BTreeG[*Row]
 	counts    map[string]int
 	revision  uint64
+	epoch     string
+	resets    uint64
 	locations []*Location // ordered like the names of their rows
 	clouds    []*Cloud    // ordered by name
 	// superseded is closed by the store, once, when a snapshot with other rows
@@ -89,7 +94,7 @@ func (s *Store) apply(msg jetstream.Msg, revision uint64, at time.Time, pending 
 	row, err := decodeRow(msg.Subject(), msg.Headers(), msg.Data(), revision, at)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || revision <= s.revision {
+	if revision <= s.revision {
 		return
 	}
 	s.revision = revision
@@ -108,13 +113,57 @@ func (s *Store) apply(msg jetstream.Msg, revision uint64, at time.Time, pending 
 		s.flush = time.AfterFunc(flushAfter, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if s.dirty && !s.closed {
+			if s.dirty {
 				s.publishLocked(true)
 			}
 		})
 	} else {
 		s.flush.Reset(flushAfter)
 	}
+}
+
+// begin prepares for a log that is to be followed after the revision that it
+// returns. Rows of another log, or of one of which too much was missed, are
+// forgotten, and so is what was read of the clouds: it has to be read again.
+func (s *Store) begin(epoch string, missed bool) (after uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.epoch != "" && (s.epoch != epoch || missed) {
+		s.names.Clear()
+		s.revs.Clear()
+		clear(s.counts)
+		s.graves, s.revision = nil, 0
+		s.resets++
+		for name, l := range s.locations {
+			next := *l
+			next.LastSuccess, next.LastAttempt, next.Usage, next.failures = time.Time{}, time.Time{}, nil, 0
+			if next.State != notebookv1.Location_STATE_DISABLED {
+				next.State, next.Failure = notebookv1.Location_STATE_UNREACHABLE, nil
+			}
+			next.version++
+			s.locations[name] = &next
+		}
+	}
+	s.epoch = epoch
+	s.publishLocked(true)
+	return s.revision
+}
+
+// noteWith lets mark be told of everything before it is shown.
+func (s *Store) noteWith(mark func(storage.Mark)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mark = mark
+	s.publishLocked(false)
+}
+
+// renamed notes that the log that is followed has another epoch than it had when
+// it was begun.
+func (s *Store) renamed(epoch string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.epoch = epoch
+	s.publishLocked(true)
 }
 
 // advance notes that nothing up to a revision is missing.
@@ -177,7 +226,14 @@ func (s *Store) publishLocked(news bool) {
 	old := s.current.Load()
 	next := &Snapshot{
 		names: s.names.Copy(), revs: s.revs.Copy(), counts: maps.Clone(s.counts), revision: s.revision,
-		superseded: old.superseded,
+		epoch: s.epoch, resets: s.resets, superseded: old.superseded,
+	}
+	if s.mark != nil {
+		rows := 0
+		for _, n := range s.counts {
+			rows += n
+		}
+		s.mark(storage.Mark{Revision: s.revision, Rows: rows}) // before anybody is told
 	}
 	next.locations = slices.SortedFunc(maps.Values(s.locations), func(a, b *Location) int {
 		return compareStrings(a.Name+"/", b.Name+"/")
@@ -210,9 +266,8 @@ func (s *Store) updateLocation(name string, f func(*Location)) *Location {
 		next.version++
 	}
 	s.locations[name] = &next
-	if !s.closed {
-		s.publishLocked(news)
-	}
+	s.tellLocked(next.Cloud)
+	s.publishLocked(news)
 	return &next
 }
 
@@ -227,10 +282,11 @@ func (s *Store) touchLocations(match func(*Location) bool) {
 			next := *l
 			next.version++
 			s.locations[name] = &next
+			s.tellLocked(l.Cloud)
 			news = true
 		}
 	}
-	if news && !s.closed {
+	if news {
 		s.publishLocked(true)
 	}
 }
@@ -246,23 +302,33 @@ func (s *Store) updateCloud(name string, f func(*Cloud)) {
 	next.Name = name
 	f(&next)
 	s.clouds[name] = &next
-	if !s.closed {
-		s.publishLocked(true)
-	}
+	s.tellLocked(name)
+	s.publishLocked(true)
 }
 
-// close ends the store's timer. Its last snapshot stays readable.
-func (s *Store) close() {
+// settle shows what was applied and ends the store's timer. It is for when
+// nothing is applied for a while, or any more.
+func (s *Store) settle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed = true
 	if s.flush != nil {
 		s.flush.Stop()
+	}
+	if s.dirty {
+		s.publishLocked(true)
 	}
 }
 
 // Revision is the log revision that the snapshot shows.
 func (v *Snapshot) Revision() uint64 { return v.revision }
+
+// Epoch identifies the log that the revision belongs to. It is empty before the
+// first log was opened.
+func (v *Snapshot) Epoch() string { return v.epoch }
+
+// Resets counts how often all rows were forgotten, to be read anew: whoever has
+// followed the rows since has to begin again.
+func (v *Snapshot) Resets() uint64 { return v.resets }
 
 // Superseded is closed once a snapshot with news exists.
 func (v *Snapshot) Superseded() <-chan struct{} { return v.superseded }

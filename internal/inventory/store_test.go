@@ -65,7 +65,7 @@ func (l *memoryLog) publish(_ context.Context, batch []entry) (uint64, error) {
 func testStore(tb testing.TB) (*Store, *memoryLog) {
 	tb.Helper()
 	store := newStore(time.Hour, slog.New(slog.DiscardHandler))
-	tb.Cleanup(store.close)
+	tb.Cleanup(store.settle)
 	return store, &memoryLog{store: store}
 }
 

@@ -19,7 +19,7 @@ type oneCloud struct {
 	l *life
 }
 
-func startOne(t *testing.T, log inventory.LogConfig) *oneCloud {
+func startOne(t *testing.T, log kept) *oneCloud {
 	t.Helper()
 	c := &oneCloud{fickleCloud: newFickleCloud("core", "1"), t: t}
 	c.start(log)
@@ -27,7 +27,7 @@ func startOne(t *testing.T, log inventory.LogConfig) *oneCloud {
 	return c
 }
 
-func (c *oneCloud) start(log inventory.LogConfig) {
+func (c *oneCloud) start(log kept) {
 	c.t.Helper()
 	c.l = beginLife(c.t, log, []*fickleCloud{c.fickleCloud})
 }
@@ -59,7 +59,7 @@ func TestCameBackWhileAway(t *testing.T) {
 		"back":                        {"", []upstream.Notebook{other, inState("a", upstream.StateFailed)}, []string{"MODIFIED a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := startOne(t, inventory.LogConfig{})
+			c := startOne(t, kept{})
 			c.show(inState("a", upstream.StateRunning), other)
 			first, err := c.l.List(t.Context(), &notebookv1.ListRequest{Filter: tt.filter})
 			if err != nil {
@@ -89,7 +89,7 @@ func TestCameBackWhileAway(t *testing.T) {
 // TestCameBackBetweenCutWalks: a caller that was cut twice has come past both ends
 // of the life in which it heard of the notebook.
 func TestCameBackBetweenCutWalks(t *testing.T) {
-	c := startOne(t, inventory.LogConfig{})
+	c := startOne(t, kept{})
 	a := inState("a", upstream.StateRunning)
 	c.show(inState("x", upstream.StateRunning))    // revision 1: all of it is known
 	c.show(inState("x", upstream.StateRunning), a) // 2: told, and then the walk is cut
@@ -97,7 +97,7 @@ func TestCameBackBetweenCutWalks(t *testing.T) {
 	c.show(inState("x", upstream.StateStopped))    // 4: the next walk, which is cut here,
 	c.show(inState("x", upstream.StateStopped), a) // 5: finds it at this one
 	c.show(inState("x", upstream.StateStopped))    // 6
-	token := c.l.service.tokens.Resume("/", inventory.Resume{Epoch: c.l.inventory.Epoch(), Revision: 4, Base: 1, Time: time.Now()})
+	token := c.l.inventory.Tokens().Resume("/", inventory.Resume{Epoch: c.l.inventory.Epoch(), Revision: 4, Base: 1, Time: time.Now()})
 	w := watch(t, c.l.fixture, &notebookv1.WatchRequest{ResumeToken: token})
 	for {
 		frame := w.next()
@@ -113,7 +113,7 @@ func TestCameBackBetweenCutWalks(t *testing.T) {
 // TestCameBackAfterItWasForgotten: the log has forgotten the deletion, the store
 // not yet.
 func TestCameBackAfterItWasForgotten(t *testing.T) {
-	c := startOne(t, inventory.LogConfig{Tombstones: time.Second})
+	c := startOne(t, kept{tombstones: time.Second})
 	a, b := inState("a", upstream.StateRunning), inState("b", upstream.StateRunning)
 	c.show(a, b)
 	c.show(b)
@@ -125,7 +125,7 @@ func TestCameBackAfterItWasForgotten(t *testing.T) {
 // TestRestartAfterItWasForgotten: the newest message of the log was a deletion
 // that is forgotten. The service starts as fast as ever, and tokens stay good.
 func TestRestartAfterItWasForgotten(t *testing.T) {
-	log := inventory.LogConfig{Tombstones: 2 * time.Second, DataDir: t.TempDir()}
+	log := kept{tombstones: 2 * time.Second, dataDir: t.TempDir()}
 	c := startOne(t, log)
 	a, b := inState("a", upstream.StateRunning), inState("b", upstream.StateRunning)
 	c.show(a, b)
@@ -152,7 +152,7 @@ func TestRestartAfterItWasForgotten(t *testing.T) {
 // all of it.
 func TestWatchWaitsForTheLog(t *testing.T) {
 	const rows = 10000
-	log := inventory.LogConfig{DataDir: t.TempDir()}
+	log := kept{dataDir: t.TempDir()}
 	c := startOne(t, log)
 	c.show(numbered(rows)...)
 	c.l.stop()

@@ -8,8 +8,8 @@ import (
 )
 
 // GetImageChange implements ImageChangeService.
-func (s *Service) GetImageChange(_ context.Context, req *notebookv1.GetImageChangeRequest) (*notebookv1.GetImageChangeResponse, error) {
-	change, ok := s.changer.Get(req.GetName())
+func (s *Service) GetImageChange(ctx context.Context, req *notebookv1.GetImageChangeRequest) (*notebookv1.GetImageChangeResponse, error) {
+	change, ok := s.changer.Get(ctx, req.GetName())
 	if !ok {
 		return nil, notFound(notebookv1.ErrorReason_ERROR_REASON_IMAGE_CHANGE_NOT_FOUND, "no such image change is known; they are kept for 90 days", nil)
 	}
@@ -27,9 +27,12 @@ func (s *Service) ListImageChanges(ctx context.Context, req *notebookv1.ListImag
 	if err != nil {
 		return nil, s.toStatus(ctx, err, nil)
 	}
+	if err := s.loaded(ctx); err != nil {
+		return nil, s.toStatus(ctx, err, nil)
+	}
 	after := ""
 	if token := req.GetPageToken(); token != "" {
-		if after, err = s.tokens.OpenPage(historyScope(f), token); err != nil {
+		if after, err = s.inventory.Tokens().OpenPage(historyScope(f), token); err != nil {
 			return nil, invalid(notebookv1.ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID, FieldViolation{"page_token", "not made here for this filter"})
 		}
 	}
@@ -41,7 +44,7 @@ func (s *Service) ListImageChanges(ctx context.Context, req *notebookv1.ListImag
 		}
 		if len(resp.GetImageChanges()) == size {
 			last := resp.GetImageChanges()[size-1].GetName()
-			resp.NextPageToken = s.tokens.Page(historyScope(f), strings.TrimPrefix(last, "imageChanges/"))
+			resp.NextPageToken = s.inventory.Tokens().Page(historyScope(f), strings.TrimPrefix(last, "imageChanges/"))
 			break
 		}
 		resp.ImageChanges = append(resp.ImageChanges, change)

@@ -29,13 +29,13 @@ func (s *Service) List(ctx context.Context, req *notebookv1.ListRequest) (*noteb
 	if err != nil {
 		return nil, s.toStatus(ctx, err, nil)
 	}
-	at, err := s.openPage(sc, by, req.GetPageToken())
-	if err != nil {
-		return nil, err
-	}
 	s.inventory.Listed()
 	if err := s.loaded(ctx); err != nil {
 		return nil, s.toStatus(ctx, err, nil)
+	}
+	at, err := s.openPage(sc, by, req.GetPageToken())
+	if err != nil {
+		return nil, err
 	}
 	snapshot := s.inventory.Snapshot()
 	locations, unknown, err := sc.selected(snapshot)
@@ -81,7 +81,7 @@ func (s *Service) List(ctx context.Context, req *notebookv1.ListRequest) (*noteb
 	if more {
 		resp.NextPageToken = s.nextPage(snapshot, sc, by, rows[len(rows)-1])
 	}
-	resp.ResumeToken = s.resumeToken(sc, snapshot.Revision(), snapshot.Revision())
+	resp.ResumeToken = s.resumeToken(sc, snapshot, snapshot.Revision(), snapshot.Revision())
 	return resp, nil
 }
 
@@ -153,7 +153,7 @@ func (s *Service) openPage(sc scope, by order, token string) (pageStart, error) 
 	position := ""
 	var at pageStart
 	if token != "" {
-		text, err := s.tokens.OpenPage(pageScope(sc, by), token)
+		text, err := s.inventory.Tokens().OpenPage(pageScope(sc, by), token)
 		if err != nil {
 			return pageStart{}, bad
 		}
@@ -183,7 +183,7 @@ func (s *Service) nextPage(snapshot *inventory.Snapshot, sc scope, by order, las
 		s.pins.put(snapshot)
 		position = string(binary.AppendUvarint(nil, snapshot.Revision())) + position
 	}
-	return s.tokens.Page(pageScope(sc, by), position)
+	return s.inventory.Tokens().Page(pageScope(sc, by), position)
 }
 
 // pins keeps the snapshots of ordered listings of which pages are still to be
@@ -281,8 +281,8 @@ func pageSize(asked int32) int {
 	return int(min(asked, maxPageSize))
 }
 
-func (s *Service) resumeToken(sc scope, revision, base uint64) string {
-	return s.tokens.Resume(sc.key(), inventory.Resume{Epoch: s.inventory.Epoch(), Revision: revision, Base: base, Time: time.Now()})
+func (s *Service) resumeToken(sc scope, snapshot *inventory.Snapshot, revision, base uint64) string {
+	return s.inventory.Tokens().Resume(sc.key(), inventory.Resume{Epoch: snapshot.Epoch(), Revision: revision, Base: base, Time: time.Now()})
 }
 
 func timestamp(t time.Time) *timestamppb.Timestamp {

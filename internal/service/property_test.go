@@ -27,6 +27,7 @@ import (
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/imagechange"
 	"github.com/notebookd/notebookd/internal/inventory"
+	"github.com/notebookd/notebookd/internal/storage"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
@@ -139,9 +140,15 @@ type life struct {
 	stop func()
 }
 
-func beginLife(t *testing.T, log inventory.LogConfig, clouds []*fickleCloud) *life {
+// kept is what outlives a life.
+type kept struct {
+	dataDir    string
+	tombstones time.Duration
+}
+
+func beginLife(t *testing.T, log kept, clouds []*fickleCloud) *life {
 	t.Helper()
-	rows, err := inventory.OpenLog(t.Context(), log)
+	st, err := storage.Open(storage.Config{DataDir: log.dataDir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,13 +160,9 @@ func beginLife(t *testing.T, log inventory.LogConfig, clouds []*fickleCloud) *li
 			Poll: inventory.PollConfig{Fast: time.Hour, Normal: time.Hour, Idle: time.Hour},
 		})
 	}
-	inv := inventory.New(inventory.Config{Log: rows, Sources: sources})
-	tokens, err := inventory.NewTokens(rows.TokenKey())
-	if err != nil {
-		t.Fatal(err)
-	}
+	inv := inventory.New(inventory.Config{Sources: sources, Tombstones: log.tombstones})
 	changer := imagechange.New(inv, nil)
-	svc := New(Config{Inventory: inv, Changer: changer, Tokens: tokens})
+	svc := New(Config{Inventory: inv, Changer: changer})
 	server := grpc.NewServer()
 	notebookv1.RegisterNotebookServiceServer(server, svc)
 	notebookv1.RegisterCloudServiceServer(server, svc)
@@ -167,8 +170,7 @@ func beginLife(t *testing.T, log inventory.LogConfig, clouds []*fickleCloud) *li
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = server.Serve(listener) })
-	wg.Go(func() { _ = inv.Run(ctx) })
-	wg.Go(func() { _ = changer.Run(ctx, rows) })
+	wg.Go(func() { _ = runParts(ctx, st, inv, changer) })
 	conn, err := grpc.NewClient("passthrough:///test", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithStaticStreamWindowSize(64<<10), // small, so that a slow reader is felt
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
@@ -182,7 +184,7 @@ func beginLife(t *testing.T, log inventory.LogConfig, clouds []*fickleCloud) *li
 		svc.Wait()
 		cancel()
 		wg.Wait()
-		rows.Close()
+		st.Close()
 	})
 	t.Cleanup(l.stop)
 	return l
@@ -233,7 +235,7 @@ type history struct {
 	t      *testing.T
 	rng    *rand.Rand // of the goroutine that makes the changes
 	clouds []*fickleCloud
-	log    inventory.LogConfig
+	log    kept
 	door   door
 
 	counter int                 // makes each version of each notebook another one
@@ -423,7 +425,7 @@ func (c *connection) take(frame *notebookv1.WatchResponse) bool {
 	var revision uint64
 	if token := frame.GetResumeToken(); token != "" {
 		epoch := c.life.inventory.Epoch()
-		r, err := c.life.service.tokens.OpenResume(c.scope.key(), token, epoch)
+		r, err := c.life.inventory.Tokens().OpenResume(c.scope.key(), token, epoch)
 		if err != nil || r.Epoch != epoch {
 			c.errorf("frame with a token that cannot be used: %v", frame)
 			return false
@@ -851,7 +853,7 @@ func (h *history) newClient(ctx context.Context, parent string, filter int) *cli
 // both states.
 func (c *clientFollower) settle(ctx context.Context, l *life, revision uint64) {
 	for ctx.Err() == nil {
-		r, err := l.service.tokens.OpenResume(c.scope.key(), c.watcher.Token(), l.inventory.Epoch())
+		r, err := l.inventory.Tokens().OpenResume(c.scope.key(), c.watcher.Token(), l.inventory.Epoch())
 		if err == nil && r.Epoch != "" && r.Revision >= revision {
 			break
 		}
@@ -901,10 +903,10 @@ func TestWatchProperties(t *testing.T) {
 				door: door{opened: make(chan struct{})}, gone: map[string][]string{}, kept: map[moment]*inventory.Snapshot{},
 			}
 			if rng.IntN(4) > 0 { // else every restart is one with another log
-				h.log.DataDir = t.TempDir()
+				h.log.dataDir = t.TempDir()
 			}
 			if rng.IntN(4) == 0 { // deletions are forgotten while it runs
-				h.log.Tombstones = time.Second
+				h.log.tombstones = time.Second
 			}
 			h.live(goal)
 			total, compared, unknown = total+h.reconnects.Load(), compared+h.compared.Load(), unknown+h.unknown.Load()
@@ -932,7 +934,7 @@ func TestFirstFrame(t *testing.T) {
 					t.Cleanup(c.holdDiscovery())
 				}
 			}
-			l := beginLife(t, inventory.LogConfig{}, clouds)
+			l := beginLife(t, kept{}, clouds)
 			wantFrames := 0
 			if discovered {
 				wantFrames = 3

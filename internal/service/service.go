@@ -11,17 +11,19 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/imagechange"
 	"github.com/notebookd/notebookd/internal/inventory"
 )
 
-// Config configures a Service. Inventory, Changer and Tokens are
-// required.
+// Config configures a Service. Inventory and Changer are required.
 type Config struct {
 	Inventory *inventory.Inventory
 	Changer   *imagechange.Changer
-	Tokens    *inventory.Tokens
 	// Watch bounds watches.
 	Watch WatchLimits
 	// Caller names who makes a call, to count its watches. Default: the host of
@@ -40,7 +42,6 @@ type Service struct {
 
 	inventory *inventory.Inventory
 	changer   *imagechange.Changer
-	tokens    *inventory.Tokens
 	log       *slog.Logger
 	pins      pins
 
@@ -65,17 +66,25 @@ func New(cfg Config) *Service {
 	}
 	return &Service{
 		caller: cfg.Caller, watchLimits: cfg.Watch.withDefaults(),
-		inventory: cfg.Inventory, changer: cfg.Changer, tokens: cfg.Tokens, log: cfg.Logger,
+		inventory: cfg.Inventory, changer: cfg.Changer, log: cfg.Logger,
 		draining: make(chan struct{}),
 	}
 }
 
+// loadedFor bounds how long a call waits for the log to be shown.
+const loadedFor = 10 * time.Second
+
 // loaded waits until what the log held is shown, which takes a moment after a
 // start: before that an answer would lack what is known.
 func (s *Service) loaded(ctx context.Context) error {
+	timer := time.NewTimer(loadedFor)
+	defer timer.Stop()
 	select {
 	case <-s.inventory.Loaded():
 		return nil
+	case <-timer.C:
+		return newStatus(codes.Unavailable, notebookv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE,
+			"the store has not been read yet; try again, or another replica", nil, &errdetails.RetryInfo{RetryDelay: durationpb.New(5 * time.Second)})
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -22,6 +23,8 @@ import (
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/imagechange"
 	"github.com/notebookd/notebookd/internal/inventory"
+	"github.com/notebookd/notebookd/internal/replica"
+	"github.com/notebookd/notebookd/internal/storage"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
@@ -133,7 +136,7 @@ func start(t *testing.T, dataDir string, clouds map[string]*fakeCloud) *fixture 
 // startPolling is start with an interval between polls.
 func startPolling(t *testing.T, dataDir string, clouds map[string]*fakeCloud, interval time.Duration) *fixture {
 	t.Helper()
-	log, err := inventory.OpenLog(t.Context(), inventory.LogConfig{DataDir: dataDir})
+	st, err := storage.Open(storage.Config{DataDir: dataDir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,13 +147,9 @@ func startPolling(t *testing.T, dataDir string, clouds map[string]*fakeCloud, in
 			Poll: inventory.PollConfig{Fast: interval, Normal: interval, Idle: interval},
 		})
 	}
-	inv := inventory.New(inventory.Config{Log: log, Sources: sources})
-	tokens, err := inventory.NewTokens(log.TokenKey())
-	if err != nil {
-		t.Fatal(err)
-	}
+	inv := inventory.New(inventory.Config{Sources: sources})
 	changer := imagechange.New(inv, nil)
-	svc := New(Config{Inventory: inv, Changer: changer, Tokens: tokens})
+	svc := New(Config{Inventory: inv, Changer: changer})
 	server := grpc.NewServer()
 	notebookv1.RegisterNotebookServiceServer(server, svc)
 	notebookv1.RegisterCloudServiceServer(server, svc)
@@ -158,8 +157,7 @@ func startPolling(t *testing.T, dataDir string, clouds map[string]*fakeCloud, in
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = server.Serve(listener) })
-	wg.Go(func() { _ = inv.Run(ctx) })
-	wg.Go(func() { _ = changer.Run(ctx, log) })
+	wg.Go(func() { _ = runParts(ctx, st, inv, changer) })
 	conn, err := grpc.NewClient("passthrough:///test", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
 	if err != nil {
@@ -170,11 +168,21 @@ func startPolling(t *testing.T, dataDir string, clouds map[string]*fakeCloud, in
 		server.Stop()
 		cancel()
 		wg.Wait()
-		log.Close()
+		st.Close()
 	})
 	f := &fixture{notebookv1.NewNotebookServiceClient(conn), notebookv1.NewCloudServiceClient(conn), svc, inv}
 	f.until(t, "ready", func() bool { return inv.Ready() && changer.Ready() })
 	return f
+}
+
+// runParts runs what the service stands on, as a process does that is alone.
+func runParts(ctx context.Context, st *storage.Storage, inv *inventory.Inventory, changer *imagechange.Changer) error {
+	return replica.New(replica.Config{Storage: st}).Run(ctx, func(ctx context.Context, m *replica.Member) error {
+		parts, ctx := errgroup.WithContext(ctx)
+		parts.Go(func() error { return inv.Run(ctx, m) })
+		parts.Go(func() error { return changer.Run(ctx, m) })
+		return parts.Wait()
+	})
 }
 
 // until waits for a condition that polling brings about.
@@ -537,10 +545,7 @@ func TestResumeAfterRestart(t *testing.T) {
 	})
 	t.Run("another log", func(t *testing.T) {
 		f := start(t, "", map[string]*fakeCloud{"core": core})
-		s, err := inventory.NewTokens(f.inventory.TokenKey())
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := f.inventory.Tokens()
 		for want, token := range map[string]string{
 			"LOG_REPLACED":  s.Resume("/", inventory.Resume{Epoch: "another", Revision: 2, Time: time.Now()}),
 			"TOKEN_EXPIRED": s.Resume("/", inventory.Resume{Epoch: f.inventory.Epoch(), Revision: 2, Time: time.Now().Add(-25 * time.Hour)}),
@@ -555,7 +560,7 @@ func TestResumeAfterRestart(t *testing.T) {
 			}
 		}
 		bad := watch(t, f, &notebookv1.WatchRequest{ResumeToken: token})
-		_, err = bad.stream.Recv()
+		_, err := bad.stream.Recv()
 		wantError(t, err, codes.InvalidArgument, "RESUME_TOKEN_INVALID")
 	})
 }

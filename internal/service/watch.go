@@ -6,7 +6,9 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/imagechange"
@@ -88,7 +90,7 @@ type begin struct {
 
 func (s *Service) resume(ctx context.Context, sc scope, token string) (begin, error) {
 	epoch := s.inventory.Epoch()
-	r, err := s.tokens.OpenResume(sc.key(), token, epoch)
+	r, err := s.inventory.Tokens().OpenResume(sc.key(), token, epoch)
 	if err != nil {
 		return begin{}, err
 	}
@@ -107,6 +109,15 @@ func (s *Service) resume(ctx context.Context, sc scope, token string) (begin, er
 		if ctx.Err() != nil {
 			return begin{}, ctx.Err()
 		}
+		if err := s.inventory.Sync(ctx); err != nil || s.inventory.Lags() {
+			if ctx.Err() != nil {
+				return begin{}, ctx.Err()
+			}
+			// What it would show is older than what the caller knows.
+			return begin{}, newStatus(codes.Unavailable, notebookv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE,
+				"this replica lags behind what the token was made for; try another one, or again", nil,
+				&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
+		}
 		return begin{snapshot: true, reset: "LOG_REPLACED"}, nil // a log that lost its end
 	}
 	return begin{resumed: true, revision: r.Revision, base: r.Base, at: r.Time}, nil
@@ -119,7 +130,9 @@ type watcher struct {
 	send     sendFunc
 	interval time.Duration
 
-	sent uint64 // revision up to which everything was sent
+	// shown is the snapshot that is being sent.
+	shown *inventory.Snapshot
+	sent  uint64 // revision up to which everything was sent
 	// base is the revision that the caller knew everything of when the walk that
 	// sent has reached began. A version that a newer one has replaced is never
 	// walked, so until the end of the walk the caller may hold what was at base.
@@ -136,6 +149,7 @@ type watcher struct {
 
 // start sends all that comes before the changes.
 func (w *watcher) start(snapshot *inventory.Snapshot, b begin) error {
+	w.shown = snapshot
 	w.sent, w.base = b.revision, b.base // 0 before a snapshot: a token of these frames starts over
 	if !b.resumed && !b.snapshot {
 		w.sent, w.base = snapshot.Revision(), snapshot.Revision()
@@ -244,7 +258,15 @@ func (w *watcher) follow(ctx context.Context, snapshot *inventory.Snapshot) erro
 	for {
 		select {
 		case <-snapshot.Superseded():
+			before := snapshot
 			snapshot = w.service.inventory.Snapshot()
+			w.shown = snapshot
+			if snapshot.Resets() != before.Resets() {
+				if err := w.restart(snapshot); err != nil {
+					return err
+				}
+				continue
+			}
 			if err := w.sendChanges(snapshot); err != nil {
 				return err
 			}
@@ -268,6 +290,16 @@ func (w *watcher) follow(ctx context.Context, snapshot *inventory.Snapshot) erro
 			return ctx.Err()
 		}
 	}
+}
+
+// restart begins again after all rows were forgotten, because the log that they
+// were in is not there any more.
+func (w *watcher) restart(snapshot *inventory.Snapshot) error {
+	clear(w.locations)
+	if w.matched != nil {
+		clear(w.matched)
+	}
+	return w.start(snapshot, begin{snapshot: true, reset: "LOG_REPLACED"})
 }
 
 // sendChanges sends every row of the scope that is newer than what was sent, in
@@ -343,7 +375,7 @@ func (w *watcher) bookmark(kind notebookv1.Bookmark_Kind) error {
 
 // frame sends a frame with the token of what was sent so far.
 func (w *watcher) frame(frame *notebookv1.WatchResponse) error {
-	frame.ResumeToken = w.service.resumeToken(w.scope, w.sent, w.base)
+	frame.ResumeToken = w.service.resumeToken(w.scope, w.shown, w.sent, w.base)
 	return w.send(frame)
 }
 

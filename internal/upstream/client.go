@@ -311,9 +311,21 @@ func (c *Client) spend(ctx context.Context, call Call) error {
 	}
 }
 
+type guardKey struct{}
+
+// WithGuard makes calls ask a question when everything else is done and nothing
+// is sent yet. When the answer is no, they end like calls that were given up:
+// somebody else may make them by now.
+func WithGuard(ctx context.Context, guard func() bool) context.Context {
+	return context.WithValue(ctx, guardKey{}, guard)
+}
+
 // attempt sends, reads, classifies and decodes. Its error is nil, an *Error,
 // or the error of the caller's context.
 func (c *Client) attempt(ctx context.Context, call Call) error {
+	if guard, ok := ctx.Value(guardKey{}).(func() bool); ok && !guard() {
+		return context.Canceled
+	}
 	attemptCtx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 

@@ -1,0 +1,54 @@
+package replica
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics describes the group. A nil *metrics counts nothing.
+type metrics struct {
+	joined   prometheus.Gauge
+	replicas prometheus.Gauge
+	held     *prometheus.GaugeVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	if reg == nil {
+		return nil
+	}
+	m := &metrics{
+		joined: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "notebookd_storage_connected", Help: "1 while this replica can reach its storage, 0 while it answers from memory.",
+		}),
+		replicas: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "notebookd_replicas", Help: "Replicas that share the storage, as this one sees it; 0 with a storage of its own.",
+		}),
+		held: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "notebookd_lease_held", Help: "1 while this replica polls the cloud.",
+		}, []string{"cloud"}),
+	}
+	reg.MustRegister(m.joined, m.replicas, m.held)
+	return m
+}
+
+func (m *metrics) setJoined(joined bool) {
+	if m != nil {
+		m.joined.Set(number(joined))
+	}
+}
+
+func (m *metrics) setReplicas(n int) {
+	if m != nil {
+		m.replicas.Set(float64(n))
+	}
+}
+
+func (m *metrics) hold(name string, held bool) {
+	if m != nil {
+		m.held.WithLabelValues(name).Set(number(held))
+	}
+}
+
+func number(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
