@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/natstest"
 	"github.com/notebookd/notebookd/internal/upstream/cloudsim"
 )
 
@@ -27,6 +28,7 @@ import (
 const asServer = "NOTEBOOKD_TEST_AS_SERVER"
 
 func TestMain(m *testing.M) {
+	natstest.Main()
 	if file := os.Getenv(asServer); file != "" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		code := run(ctx, []string{"--config", file}, os.Stdout, os.Stderr)
@@ -40,12 +42,21 @@ func TestMain(m *testing.M) {
 type child struct {
 	cmd     *exec.Cmd
 	address string // of the gRPC door
+	http    string // URL of the other one
 	log     string // its file
 }
 
 // spawn starts a server with a configuration in a process of its own and waits
 // until it is ready.
 func spawn(tb testing.TB, config string) *child {
+	tb.Helper()
+	c := startChild(tb, config)
+	c.untilReady(tb)
+	return c
+}
+
+// startChild starts a server with a configuration in a process of its own.
+func startChild(tb testing.TB, config string) *child {
 	tb.Helper()
 	dir := tb.TempDir()
 	c := &child{log: filepath.Join(dir, "log")}
@@ -73,12 +84,18 @@ func spawn(tb testing.TB, config string) *child {
 		_ = c.cmd.Wait()
 		_ = log.Close()
 	})
-	deadline := time.After(30 * time.Second)
+	return c
+}
+
+// untilReady waits until the server is.
+func (c *child) untilReady(tb testing.TB) {
+	tb.Helper()
+	deadline := time.After(60 * time.Second)
 	for {
 		data, _ := os.ReadFile(c.log) // there is none yet, perhaps
 		if said := serves.FindSubmatch(data); said != nil && ready("http://"+string(said[2])) {
-			c.address = string(said[1])
-			return c
+			c.address, c.http = string(said[1]), "http://"+string(said[2])
+			return
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):

@@ -191,27 +191,30 @@ func (inv *Inventory) reports(ctx context.Context, bucket jetstream.KeyValue, cl
 	changed := inv.store.reportedOf(cloud)
 	key := "cloud." + cloud
 	var revision uint64
-	var retry <-chan time.Time
+	failing := false
 	for {
-		select {
-		case <-changed:
-		case <-retry:
-		case <-ctx.Done():
-			return
+		if !failing { // what was not stored is tried again, news or not
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
 		}
-		retry = nil
 		next, err := inv.putReport(ctx, bucket, key, cloud, term, revision)
+		apart := reportsApart
 		switch {
-		case errors.Is(err, errSuperseded):
+		case errors.Is(err, errSuperseded) || ctx.Err() != nil:
 			return
-		case err != nil && ctx.Err() == nil:
-			inv.logger.Warn("status of a cloud not stored", "cloud", cloud, "error", err)
-			retry = time.After(reportRetry)
+		case err != nil:
+			if apart = reportRetry; !failing {
+				inv.logger.Warn("status of a cloud not stored, trying again", "cloud", cloud, "error", err)
+			}
 		default:
 			revision = next
 		}
+		failing = err != nil
 		select {
-		case <-time.After(reportsApart):
+		case <-time.After(apart):
 		case <-ctx.Done():
 			return
 		}
