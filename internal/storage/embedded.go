@@ -98,6 +98,9 @@ func (e *embedded) claim() error {
 	return err
 }
 
+// streams is the folder with the files of the streams.
+func (e *embedded) streams() string { return filepath.Join(e.dir, "jetstream", "$G", "streams") }
+
 // revive starts JetStream again after it has stopped by itself, which it does
 // when the disk is full.
 func (e *embedded) revive() {

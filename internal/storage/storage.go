@@ -179,6 +179,9 @@ func (s *Storage) open(ctx context.Context, want jetstream.StreamConfig) (jetstr
 	want.Storage, want.Replicas = s.kind, s.replicas
 	stream, err := s.js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if err := s.setAside(want.Name); err != nil {
+			return nil, err
+		}
 		stream, err = s.js.CreateStream(ctx, want)
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another replica was faster
 			stream, err = s.js.Stream(ctx, want.Name)
@@ -195,6 +198,27 @@ func (s *Storage) open(ctx context.Context, want jetstream.StreamConfig) (jetstr
 	defer s.mu.Unlock()
 	s.opened[want.Name] = info.Created
 	return stream, nil
+}
+
+// setAside moves away the files of a stream that the embedded server could not
+// read. A new stream over them would not be read the next time either.
+func (s *Storage) setAside(stream string) error {
+	if s.embedded == nil || s.embedded.dir == "" {
+		return nil
+	}
+	from := filepath.Join(s.embedded.streams(), stream)
+	if _, err := os.Stat(from); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	to := filepath.Join(s.embedded.dir, "damaged", stream+"-"+time.Now().UTC().Format("20060102T150405.000000000"))
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return fmt.Errorf("storage: %w", err)
+	}
+	if err := os.Rename(from, to); err != nil {
+		return fmt.Errorf("storage: %w", err)
+	}
+	s.log.Error("files of a stream are damaged: they are set aside, and the stream begins anew", "stream", stream, "files", to)
+	return nil
 }
 
 // compare lists in what a stream that exists differs from the one that is wanted.
@@ -257,7 +281,7 @@ func (s *Storage) Flush(bucket string) error {
 	if s.embedded == nil || s.embedded.dir == "" || s.embedded.syncAlways {
 		return nil
 	}
-	return syncFiles(filepath.Join(s.embedded.dir, "jetstream", "$G", "streams", "KV_"+s.streamName(bucket), "msgs"))
+	return syncFiles(filepath.Join(s.embedded.streams(), "KV_"+s.streamName(bucket), "msgs"))
 }
 
 func syncFiles(dir string) error {
