@@ -179,15 +179,20 @@ const (
 	// stallWait is how long a message waits for one of the places that there are
 	// in all (storage.MaxPending).
 	stallWait = 30 * time.Second
+	// ackWait is how long an acknowledgement may take.
+	ackWait = 10 * time.Second
 )
 
 // publish appends a batch. It returns the highest revision given, and an error
 // when any message was not stored; those before and after it may have been.
 func (l *Log) publish(ctx context.Context, batch []entry) (uint64, error) {
+	timer := time.NewTimer(ackWait) // of each message in its turn
+	defer timer.Stop()
 	var last uint64
 	var failures int
 	var failure error
 	settle := func(s sent) error {
+		timer.Reset(ackWait)
 		select {
 		case ok := <-s.ack.Ok():
 			last = max(last, ok.Sequence)
@@ -201,6 +206,8 @@ func (l *Log) publish(ctx context.Context, batch []entry) (uint64, error) {
 				}
 			}
 			failures, failure = failures+1, err
+		case <-timer.C:
+			return errors.New("log: no answer from the store")
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -72,7 +72,6 @@ func Start(tb testing.TB, n int) *Cluster {
 			config: filepath.Join(dir, name+".conf"), log: filepath.Join(dir, name+".log"), store: filepath.Join(dir, name),
 		})
 	}
-	tb.Cleanup(c.end)
 	for i, from := range c.nodes {
 		c.routes = append(c.routes, make([]*passage, n))
 		for j, to := range c.nodes {
@@ -84,6 +83,7 @@ func Start(tb testing.TB, n int) *Cluster {
 			tb.Fatal("natstest:", err)
 		}
 	}
+	tb.Cleanup(c.end) // runs before the routes close
 	for i := range c.nodes {
 		c.launch(i)
 	}

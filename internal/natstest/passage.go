@@ -89,42 +89,30 @@ type valve struct {
 // ends. Toxiproxy runs it in a goroutine.
 func (v *valve) Pipe(stub *toxics.ToxicStub) {
 	now := v.now.Load()
-	for !closed(now.cut) {
-		select {
-		case <-now.cut:
-		case chunk := <-stub.Input:
-			if chunk == nil {
-				// The end has to wait if the cut came before it.
-				if !closed(now.cut) {
-					stub.Close()
-					return
-				}
-				<-now.mended
-				stub.Close()
-				return
-			}
-			if closed(now.cut) {
-				break
-			}
-			select {
-			case <-now.cut:
-			case stub.Output <- chunk:
-			}
-		}
-	}
 	input := stub.Input
 	for !closed(now.mended) {
 		select {
 		case <-now.mended:
-		case chunk := <-input:
-			if chunk == nil {
-				input = nil
+		case chunk := <-input: // nil is the end
+			switch {
+			case closed(now.cut):
+				if chunk == nil {
+					input = nil
+				}
+			case chunk == nil:
+				stub.Close()
+				return
+			default:
+				select {
+				case <-now.cut:
+				case stub.Output <- chunk:
+				}
 			}
 		}
 	}
 	// Closing makes toxiproxy close the connection that this direction writes to.
-	// The valve of the other direction closes the one that this direction reads
-	// from, which ends the input; until then the reader must not get stuck.
+	// The valve of the other direction has the one closed that this direction reads
+	// from, which ends the input; until then its reader must not get stuck.
 	stub.Close()
 	if input != nil {
 		for range input {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -30,7 +31,9 @@ type embedded struct {
 	log        *slog.Logger
 	dir        string // of the data; empty in memory
 	tempDir    string // removed by close; empty with a data directory
+	sync       time.Duration
 	syncAlways bool
+	failed     atomic.Bool // something could not be written
 	lock       *flock.Flock
 	notes      *notes // nil in memory
 
@@ -42,7 +45,7 @@ func startEmbedded(cfg Config) (_ *embedded, err error) {
 	if cfg.Sync == 0 {
 		cfg.Sync = defaultSync
 	}
-	e := &embedded{log: cfg.Logger, dir: cfg.DataDir, syncAlways: cfg.SyncAlways, stop: make(chan struct{})}
+	e := &embedded{log: cfg.Logger, dir: cfg.DataDir, sync: cfg.Sync, syncAlways: cfg.SyncAlways, stop: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			e.close()
@@ -66,12 +69,14 @@ func startEmbedded(cfg Config) (_ *embedded, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("storage: embedded NATS: %w", err)
 	}
-	e.server.SetLoggerV2(natsLogger{cfg.Logger}, false, false, false)
+	e.server.SetLoggerV2(natsLogger{cfg.Logger, &e.failed}, false, false, false)
 	go e.server.Start() // ends with Shutdown, which close calls and waits for
 	if !e.server.ReadyForConnections(20 * time.Second) {
 		return nil, errors.New("storage: embedded NATS did not start within 20 s")
 	}
-	e.wg.Go(e.revive)
+	if e.dir != "" {
+		e.wg.Go(e.revive)
+	}
 	return e, nil
 }
 
@@ -101,8 +106,8 @@ func (e *embedded) claim() error {
 // streams is the folder with the files of the streams.
 func (e *embedded) streams() string { return filepath.Join(e.dir, "jetstream", "$G", "streams") }
 
-// revive starts JetStream again after it has stopped by itself, which it does
-// when the disk is full.
+// revive starts JetStream again after a write has failed, which is mostly because
+// the disk was full: what could not be written once stays closed until then.
 func (e *embedded) revive() {
 	tick := time.NewTicker(reviveAfter)
 	defer tick.Stop()
@@ -112,21 +117,40 @@ func (e *embedded) revive() {
 		case <-e.stop:
 			return
 		}
-		if e.server.JetStreamEnabled() {
+		if e.server.JetStreamEnabled() && !e.failed.Load() {
 			continue
 		}
-		e.log.Error("the store has stopped, most likely because the disk is full; it is started again", "data_dir", e.dir)
-		dir := e.dir
-		if dir == "" {
-			dir = e.tempDir
+		if err := e.writable(); err != nil {
+			e.log.Error("the store cannot write: free some space, it goes on by itself then", "data_dir", e.dir, "error", err)
+			continue
 		}
-		err := e.server.EnableJetStream(&server.JetStreamConfig{
-			StoreDir: filepath.Join(dir, "jetstream"), MaxMemory: maxMemory, MaxStore: maxStore, SyncInterval: defaultSync, SyncAlways: e.syncAlways,
-		})
+		e.failed.Store(false)
+		err := e.server.ShutdownJetStream()
+		if err == nil {
+			err = e.server.EnableJetStream(&server.JetStreamConfig{
+				StoreDir: e.dir, MaxMemory: maxMemory, MaxStore: maxStore, SyncInterval: e.sync, SyncAlways: e.syncAlways,
+			})
+		}
 		if err != nil {
-			e.log.Error("the store could not be started again; free some space", "data_dir", e.dir, "error", err)
+			e.failed.Store(true)
+			e.log.Error("the store could not be started again", "data_dir", e.dir, "error", err)
+			continue
 		}
+		e.log.Warn("the store can write again", "data_dir", e.dir)
 	}
+}
+
+// probeSize is how much has to fit on the disk before the store is started again.
+const probeSize = 1 << 20
+
+// writable reports whether the disk takes more.
+func (e *embedded) writable() error {
+	path := filepath.Join(e.dir, "notebookd.probe")
+	err := os.WriteFile(path, make([]byte, probeSize), 0o600)
+	if removeErr := os.Remove(path); err == nil {
+		err = removeErr
+	}
+	return err
 }
 
 func (e *embedded) close() {

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -351,7 +352,12 @@ func (s *Storage) Close() {
 
 // natsLogger passes on what the embedded server warns of. Its notices speak of
 // its own start and stop and interest nobody.
-type natsLogger struct{ log *slog.Logger }
+type natsLogger struct {
+	log *slog.Logger
+	// failed is set when the server says that it could not write: it does not tell
+	// in another way.
+	failed *atomic.Bool
+}
 
 var _ server.Logger = natsLogger{}
 
@@ -365,5 +371,8 @@ func (n natsLogger) Fatalf(format string, v ...any) {
 	n.log.Error("embedded nats", "message", fmt.Sprintf(format, v...))
 }
 func (n natsLogger) Errorf(format string, v ...any) {
+	if strings.Contains(format, "write error") || strings.Contains(format, "failed to store") || strings.Contains(format, "DISABLED") {
+		n.failed.Store(true)
+	}
 	n.log.Error("embedded nats", "message", fmt.Sprintf(format, v...))
 }
