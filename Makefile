@@ -30,12 +30,17 @@ test: ## Run all tests with the race detector.
 .PHONY: campaign
 campaign: ## Run in full what `make test` runs a part of: faults, crashes, every setting.
 	NOTEBOOKD_WHOLE=1 $(GO) test -race -parallel 3 -timeout 20m \
-		-run '^(TestFaultMatrix|TestRehearse|TestKilled.*|TestManyChangesUnderFaults|TestConformance)$$' ./cmd/server ./internal/upstream/...
+		-run '^(TestFaultMatrix|TestRehearse|TestKilled.*|TestManyChangesUnderFaults|TestConformance|TestReplicasCallNoMore)$$' ./cmd/server ./internal/upstream/...
 
 SOAK ?= 10m
 .PHONY: soak
 soak: ## Let clouds fail and watchers reconnect for SOAK (10m), and compare.
 	$(GO) test -race -v -count=1 -run '^TestSoak$$' -timeout $(SOAK)15m ./cmd/server -soak $(SOAK)
+
+CHAOS ?= 10m
+.PHONY: chaos
+chaos: ## Kill, freeze and cut off replicas and NATS nodes for CHAOS (10m), and compare.
+	$(GO) test -race -v -count=1 -run '^TestChaos$$' -timeout $(CHAOS)10m ./cmd/server -chaos $(CHAOS)
 
 .PHONY: test-browser
 test-browser: ## Run the tests that need a browser (Debian: chromium).

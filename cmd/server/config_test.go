@@ -57,6 +57,48 @@ clouds:
 			"line 9: clouds[0].coreshub.secret_access_key: environment variable NOTEBOOKD_TEST_EMPTY is empty or not set",
 			"line 10: clouds[0].coreshub.sercet: unknown key",
 		}},
+		{"a cluster and a directory", `
+store:
+  data_dir: /tmp/somewhere
+  sync: sometimes
+  lease: 10ms
+  nats_url: "nats://user:canary@host:4222, http://host"
+  nats: {credentials: /does/not/exist, cert: /does/not/exist, replicas: 2, prefix: A.b, no: 1, password: canary}
+clouds: []
+`, []string{
+			"line 7: store.nats.no: unknown key",
+			"line 7: store.nats.password: must be {env: NAME}, {file: PATH} or {value: TEXT}",
+		}},
+		{"a cluster and a directory, without the unknown", `
+store:
+  data_dir: /tmp/somewhere
+  sync: sometimes
+  lease: 10ms
+  nats_url: "nats://user:canary@host:4222, http://host"
+  nats: {credentials: /does/not/exist, cert: /does/not/exist, replicas: 2, prefix: A.b}
+clouds: []
+`, []string{
+			"line 3: store.data_dir: does not go with store.nats_url: the NATS cluster keeps everything",
+			"line 4: store.sync: does not go with store.nats_url: the NATS cluster keeps everything",
+			"line 4: store.sync: must be a positive duration such as 10s, or always",
+			"line 5: store.lease: must be at least 1s",
+			"line 6: store.nats_url: must be nats://host:port or tls://host:port, several separated by commas",
+			"line 6: store.nats_url: must hold no user and no password: they go into store.nats.user and store.nats.password",
+			"line 7: store.nats.cert: the file cannot be read",
+			"line 7: store.nats.credentials: the file cannot be read",
+			"line 7: store.nats.prefix: must begin with a lower-case letter and hold only a-z, 0-9 and -",
+			"line 7: store.nats.replicas: must be 1, 3 or 5",
+			"line 7: store.nats: cert and key belong together",
+			"line 8: clouds: at least one is needed",
+		}},
+		{"of a cluster, without one", `
+store: {lease: 5s, nats: {replicas: 3}}
+clouds: []
+`, []string{
+			"line 2: store.lease: needs store.nats_url",
+			"line 2: store.nats.replicas: needs store.nats_url",
+			"line 3: clouds: at least one is needed",
+		}},
 		{"kinds", `
 clouds:
   - name: a

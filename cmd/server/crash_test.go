@@ -23,14 +23,21 @@ import (
 	"github.com/notebookd/notebookd/internal/upstream/cloudsim"
 )
 
-// client connects to the server of a process.
-func (c *child) client(tb testing.TB) (notebookv1.NotebookServiceClient, notebookv1.ImageChangeServiceClient) {
+// dial connects to the gRPC door of the process.
+func (c *child) dial(tb testing.TB) *grpc.ClientConn {
 	tb.Helper()
 	conn, err := grpc.NewClient(c.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// client connects to the services of the process.
+func (c *child) client(tb testing.TB) (notebookv1.NotebookServiceClient, notebookv1.ImageChangeServiceClient) {
+	tb.Helper()
+	conn := c.dial(tb)
 	return notebookv1.NewNotebookServiceClient(conn), notebookv1.NewImageChangeServiceClient(conn)
 }
 

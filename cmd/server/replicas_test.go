@@ -238,7 +238,7 @@ func TestReplicas(t *testing.T) {
 
 	t.Run("a forced read and an image change through a replica that does not poll", func(t *testing.T) {
 		other := (core + 1) % 3
-		notebooks, history := r.children[other].client(t)
+		notebooks, _ := r.children[other].client(t)
 		before := r.fleet.CoresHub.Calls("list")
 		list, err := notebooks.List(t.Context(), &notebookv1.ListRequest{Parent: "clouds/core", MaxStaleness: durationpb.New(0)})
 		if err != nil || len(list.GetUnreachable()) > 0 || len(list.GetNotebooks()) == 0 {
@@ -256,7 +256,7 @@ func TestReplicas(t *testing.T) {
 			t.Fatalf("%v, %v", changed, err)
 		}
 		for i := range r.children { // the same request, everywhere, is the same change
-			notebooks, history = r.children[i].client(t)
+			notebooks, history := r.children[i].client(t)
 			again, err := notebooks.ChangeImage(t.Context(), req)
 			if err != nil || again.GetChange().GetName() != changed.GetChange().GetName() {
 				t.Errorf("replica %d: %v, %v", i, again.GetChange(), err)
@@ -371,7 +371,7 @@ func TestReplicas(t *testing.T) {
 		r.converge(60*time.Second, watchers)
 	})
 
-	t.Run("the store is wiped", func(t *testing.T) {
+	t.Run("the store is wiped", func(*testing.T) {
 		r.held("core")
 		for i := range 3 {
 			r.nats.Kill(i)
@@ -441,7 +441,7 @@ func TestChaos(t *testing.T) {
 			r.churn(rng)
 		}
 	})
-	changes := newChaosChanges(r)
+	changes := &chaosChanges{r: r}
 	wg.Go(func() { changes.run(ctx, rand.New(rand.NewPCG(seed, 3))) })
 	counts := map[string]int{}
 	for pause(ctx, between(rng, 500, 3000)) {
@@ -498,18 +498,10 @@ func TestChaos(t *testing.T) {
 	changes.check(t)
 }
 
-// chaosChanges changes the images of notebooks, each at most once at a time.
+// chaosChanges changes the image of a notebook again and again.
 type chaosChanges struct {
-	r       *replicas
-	asked   atomic.Int64
-	targets []string
-
-	mu   sync.Mutex // guards made
-	made map[string]int
-}
-
-func newChaosChanges(r *replicas) *chaosChanges {
-	return &chaosChanges{r: r, made: map[string]int{}, targets: []string{cloudsim.CoresHubNotebook}}
+	r     *replicas
+	asked atomic.Int64
 }
 
 func (c *chaosChanges) run(ctx context.Context, rng *rand.Rand) {

@@ -161,11 +161,27 @@ func (c *Cluster) Wipe(i int) {
 	}
 }
 
-// Pause freezes node i. Its connections stay open, and nothing is read or said.
+// Pause freezes node i and waits until it stands still. Its connections stay
+// open, and nothing is read or said.
 func (c *Cluster) Pause(i int) {
 	c.tb.Helper()
+	n := c.alive(i)
+	if n.paused {
+		return
+	}
 	c.signal(i, syscall.SIGSTOP)
-	c.nodes[i].paused = true
+	// The process goes on until it has taken the signal, and the kernel tells when
+	// it has. Should it end instead, this takes the news from the goroutine that
+	// waits for its end, which does not mind.
+	var status syscall.WaitStatus
+	_, err := syscall.Wait4(n.process.Process.Pid, &status, syscall.WUNTRACED, nil)
+	for errors.Is(err, syscall.EINTR) {
+		_, err = syscall.Wait4(n.process.Process.Pid, &status, syscall.WUNTRACED, nil)
+	}
+	if err != nil || !status.Stopped() {
+		c.tb.Fatalf("natstest: pause %s: status %#x, %v", n.name, uint32(status), err)
+	}
+	n.paused = true
 }
 
 // Resume lets node i, which was paused, go on as if no time had passed.

@@ -19,9 +19,12 @@
 package natstest
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
@@ -56,6 +59,11 @@ func serve(config string) error {
 	if err != nil {
 		return err
 	}
+	for _, port := range []int{options.Port, options.Cluster.Port, options.HTTPPort} {
+		if err := awaitPort(port); err != nil {
+			return err
+		}
+	}
 	node, err := server.NewServer(options)
 	if err != nil {
 		return err
@@ -64,4 +72,21 @@ func serve(config string) error {
 	node.Start()
 	node.WaitForShutdown()
 	return nil
+}
+
+// awaitPort waits until a port is free; zero always is. The test process has
+// looked whether it is, and for as long as a process that it started at that
+// moment has not become another program, the port is held by that one as well.
+func awaitPort(port int) error {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", loopback(port))
+		if err == nil {
+			return listener.Close()
+		}
+		if time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }

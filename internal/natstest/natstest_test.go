@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +23,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// client is a connection with a stream, and what it was told of itself.
+// client is a connection, and what it was told of itself.
 type client struct {
 	js           jetstream.JetStream
 	conn         *nats.Conn
@@ -31,7 +34,7 @@ func connect(t *testing.T, urls ...string) *client {
 	t.Helper()
 	c := &client{disconnected: make(chan error, 100)}
 	conn, err := nats.Connect(strings.Join(urls, ","), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
-		nats.Timeout(time.Second), nats.PingInterval(500*time.Millisecond), nats.MaxPingsOutstanding(2),
+		nats.Timeout(time.Second), nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected <- err }))
 	if err != nil {
 		t.Fatal(err)
@@ -125,27 +128,44 @@ func TestKilledAndPaused(t *testing.T) {
 	c.createStream(t, 3)
 	c.publish(t, 1)
 
-	leader := c.leader(t, cluster)
-	other := (leader + 1) % 3
+	other := (c.leader(t, cluster) + 1) % 3
 	cluster.Kill(other)
 	c.publish(t, 2)
-	cluster.Wipe(other)
 	cluster.Restart(other)
 	cluster.WaitUsable(t)
 	c.publish(t, 3)
 
-	// The node that was wiped has got everything back if it and the third alone
-	// still have it all.
-	leader = c.leader(t, cluster)
+	leader := c.leader(t, cluster)
 	cluster.Pause(leader)
-	rest := slices.Delete(cluster.URLs(), leader, leader+1)
-	c = connect(t, rest...)
-	c.publish(t, 4)
-	c.wantMessages(t, 4)
+	rest := connect(t, slices.Delete(cluster.URLs(), leader, leader+1)...)
+	rest.publish(t, 4)
+	rest.wantMessages(t, 4)
 	cluster.Resume(leader)
 	cluster.WaitUsable(t)
 	c.publish(t, 5)
 	c.wantMessages(t, 5)
+}
+
+// What is left at the end are two copies, neither of which is the first one, so
+// no wait was too short.
+func TestWipedOneByOne(t *testing.T) {
+	t.Parallel()
+	cluster := natstest.Start(t, 3)
+	c := connect(t, cluster.URLs()...)
+	c.createStream(t, 3)
+	const messages = 500
+	for id := 1; id <= messages; id++ {
+		c.publish(t, id)
+	}
+	leader := c.leader(t, cluster)
+	for _, i := range []int{(leader + 1) % 3, leader} {
+		cluster.Kill(i)
+		cluster.Wipe(i)
+		cluster.Restart(i)
+		cluster.WaitUsable(t)
+	}
+	cluster.Kill((leader + 2) % 3)
+	c.wantMessages(t, messages)
 }
 
 func TestIsolated(t *testing.T) {
@@ -183,9 +203,6 @@ func TestIsolated(t *testing.T) {
 	cluster.WaitUsable(t)
 	inside.publish(t, 5)
 	outside.wantMessages(t, 4)
-	if len(inside.disconnected) > 0 {
-		t.Errorf("the isolated node's client was disconnected: %v", <-inside.disconnected)
-	}
 }
 
 func TestDoor(t *testing.T) {
@@ -195,8 +212,11 @@ func TestDoor(t *testing.T) {
 	direct.createStream(t, 1)
 	door := cluster.Door(t)
 	c := connect(t, door.URLs()...)
-	for id := 1; id <= 3; id++ {
+	for id := 1; id <= 2; id++ {
 		c.publish(t, 2*id)
+		for len(c.disconnected) > 0 {
+			t.Log("by mending the last time:", <-c.disconnected)
+		}
 		door.Cut()
 		if err := c.tryPublish(t, 2*id+1); err == nil {
 			t.Error("a message came through a door that is cut")
@@ -220,7 +240,7 @@ func TestDoor(t *testing.T) {
 		door.Mend()
 		c.publish(t, 2*id)
 	}
-	c.wantMessages(t, 6)
+	c.wantMessages(t, 4)
 }
 
 func TestDoorEndsWithMend(t *testing.T) {
@@ -233,11 +253,48 @@ func TestDoorEndsWithMend(t *testing.T) {
 	door.Cut()
 	door.Mend()
 	select {
-	case <-c.disconnected:
+	case err := <-c.disconnected:
+		t.Log("by mending:", err)
 	case <-time.After(30 * time.Second):
 		t.Fatal("a connection outlived a cut")
 	}
 	eventually(t, func() error { return c.conn.FlushTimeout(time.Second) })
+}
+
+// A cut must not have to wait for a reader that has stopped reading.
+func TestDoorOfPausedNode(t *testing.T) {
+	t.Parallel()
+	cluster := natstest.Start(t, 1)
+	door := cluster.Door(t)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(door.URLs()[0], "nats://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	cluster.Pause(0)
+	chunk := make([]byte, 1<<16)
+	for err == nil { // until all buffers on the way are full
+		if err := conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = conn.Write(chunk)
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	door.Cut()
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write(make([]byte, 1<<24)); err != nil {
+		t.Errorf("a cut door swallows nothing: %v", err)
+	}
+	cluster.Resume(0)
+	door.Mend()
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a connection outlived a cut")
+	}
+	cluster.WaitUsable(t)
 }
 
 func TestRestartKeepsFiles(t *testing.T) {
