@@ -289,13 +289,13 @@ func (inv *Inventory) follow(ctx, opening context.Context, log *Log, after uint6
 		}
 		return nil, fmt.Errorf("inventory: %w", errLogLost)
 	}
-	stop, err = log.follow(ctx, after, inv.store.apply)
+	following, err := log.follow(ctx, after, inv.store.apply)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			stop()
+			following()
 		}
 	}()
 	// The message of the last revision may be a tombstone that has gone, also
@@ -321,7 +321,7 @@ func (inv *Inventory) follow(ctx, opening context.Context, log *Log, after uint6
 		err = inv.compare(opening, log, last)
 	}
 	inv.store.noteWith(log.storage.Mark)
-	return stop, err
+	return following, err
 }
 
 // compare compares what was read of a log of this process's own with what the
