@@ -401,7 +401,8 @@ func (m *Member) hold(ctx context.Context, name string, l *lease, work func(ctx 
 	workCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	wg.Go(func() { work(workCtx, Term{Number: l.revision, lease: l}) })
+	term := Term{Number: l.revision, lease: l} // before the lease is renewed
+	wg.Go(func() { work(workCtx, term) })
 	handOver := make(chan struct{}) // closed by the goroutine below when another one is to have it
 	wg.Go(func() {
 		if m.notMine(workCtx, name) {
