@@ -30,7 +30,7 @@ test: ## Run all tests with the race detector.
 .PHONY: campaign
 campaign: ## Run in full what `make test` runs a part of: faults, crashes, every setting.
 	NOTEBOOKD_WHOLE=1 $(GO) test -race -parallel 3 -timeout 20m \
-		-run '^(TestFaultMatrix|TestRehearse|TestKilled.*|TestManyChangesUnderFaults|TestConformance|TestReplicasCallNoMore)$$' ./cmd/server ./internal/upstream/...
+		-run '^(TestFaultMatrix|TestRehearse|TestKilled.*|TestManyChangesUnderFaults|TestConformance|TestReplicas.*)$$' ./cmd/server ./internal/upstream/...
 
 SOAK ?= 10m
 .PHONY: soak

@@ -20,6 +20,8 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -44,9 +46,9 @@ type replicas struct {
 	config []string
 	doors  []*natstest.Door
 
-	mu       sync.Mutex // guards what is below
-	children []*child
-	resolver *manual.Resolver // where callers find all of them
+	mu        sync.Mutex // guards what is below
+	children  []*child
+	resolvers []*manual.Resolver // of each connection: where it finds all of them
 }
 
 // startReplicas starts n servers on a NATS cluster of three nodes.
@@ -57,8 +59,7 @@ func startReplicas(t *testing.T, n int) *replicas {
 		t.Fatal(err)
 	}
 	t.Cleanup(fleet.Close)
-	r := &replicas{t: t, fleet: fleet, nats: natstest.Start(t, 3), resolver: manual.NewBuilderWithScheme("replicas")}
-	r.resolver.InitialState(resolver.State{})
+	r := &replicas{t: t, fleet: fleet, nats: natstest.Start(t, 3)}
 	for range n {
 		door := r.nats.Door(t)
 		r.doors = append(r.doors, door)
@@ -92,19 +93,27 @@ func (r *replicas) publish() {
 			endpoints = append(endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: c.address}}})
 		}
 	}
-	rand.Shuffle(len(endpoints), func(i, j int) { endpoints[i], endpoints[j] = endpoints[j], endpoints[i] })
-	r.resolver.UpdateState(resolver.State{Endpoints: endpoints})
+	for _, known := range r.resolvers {
+		rand.Shuffle(len(endpoints), func(i, j int) { endpoints[i], endpoints[j] = endpoints[j], endpoints[i] })
+		known.UpdateState(resolver.State{Endpoints: slices.Clone(endpoints)})
+	}
 }
 
 // dial connects to all replicas: each call goes to another one that answers.
 func (r *replicas) dial() *grpc.ClientConn {
 	r.t.Helper()
-	conn, err := grpc.NewClient("replicas:///all", grpc.WithResolvers(r.resolver), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	own := manual.NewBuilderWithScheme("replicas")
+	own.InitialState(resolver.State{})
+	conn, err := grpc.NewClient("replicas:///all", grpc.WithResolvers(own), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { _ = conn.Close() })
+	conn.Connect() // which builds the resolver
+	r.mu.Lock()
+	r.resolvers = append(r.resolvers, own)
+	r.mu.Unlock()
 	r.publish()
 	return conn
 }
@@ -189,6 +198,48 @@ func (r *replicas) converge(within time.Duration, watchers []*client.Watcher) {
 	}
 }
 
+// live waits until every replica says of every location that it is read well.
+func (r *replicas) live(within time.Duration) {
+	r.t.Helper()
+	for i, c := range r.children {
+		clouds := notebookv1.NewCloudServiceClient(c.dial(r.t))
+		var bad []string
+		if !eventually(r.t.Context(), within, func() bool {
+			bad = nil
+			resp, err := clouds.ListClouds(r.t.Context(), &notebookv1.ListCloudsRequest{})
+			if err != nil {
+				bad = append(bad, err.Error())
+			}
+			for _, cloud := range resp.GetClouds() {
+				for _, l := range cloud.GetLocations() {
+					age := time.Since(l.GetLastSuccessTime().AsTime())
+					if l.GetState() != notebookv1.Location_STATE_DISABLED && (l.GetState() != notebookv1.Location_STATE_LIVE || age > 5*time.Second) {
+						bad = append(bad, fmt.Sprintf("%s is %v (%v), read %v ago", l.GetName(), l.GetState(), l.GetReason(), age))
+					}
+				}
+			}
+			return len(bad) == 0
+		}) {
+			r.t.Errorf("replica %d: %s", i, strings.Join(bad, "; "))
+		}
+	}
+}
+
+// jetstream is a way to the streams past the replicas.
+func (r *replicas) jetstream() jetstream.JetStream {
+	r.t.Helper()
+	conn, err := nats.Connect(strings.Join(r.nats.URLs(), ","))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return js
+}
+
 // watchers opens watches through connections of their own.
 func (r *replicas) watchers(n int) []*client.Watcher {
 	r.t.Helper()
@@ -235,6 +286,7 @@ func TestReplicas(t *testing.T) {
 	core := r.held("core")
 	watchers := r.watchers(6)
 	r.converge(30*time.Second, watchers)
+	r.live(10 * time.Second)
 
 	t.Run("a forced read and an image change through a replica that does not poll", func(t *testing.T) {
 		other := (core + 1) % 3
@@ -311,6 +363,86 @@ func TestReplicas(t *testing.T) {
 		r.converge(20*time.Second, watchers)
 		r.again(core)
 		r.converge(20*time.Second, watchers)
+		r.live(20 * time.Second)
+	})
+
+	t.Run("the one that makes an image change is killed", func(t *testing.T) {
+		if !whole {
+			t.Skip("part of make campaign")
+		}
+		maker := r.held("scnet") // it does not matter which
+		name := "clouds/core/locations/xb3/notebooks/" + cloudsim.CoresHubNotebook
+		before, calls := r.fleet.CoresHub.Changes(cloudsim.CoresHubNotebook), r.fleet.CoresHub.Calls("change_image")
+		for round, effect := range []bool{true, false} {
+			r.fleet.CoresHub.Break(cloudsim.Fault{Op: "change_image", Mode: cloudsim.ModeHang, Effect: effect})
+			notebooks, _ := r.children[maker].client(t)
+			req := &notebookv1.ChangeImageRequest{
+				Name: name, Image: fmt.Sprintf("registry.example.com/team/orphan:%d", round), ImageType: "custom", RequestId: uuid.NewString(),
+			}
+			asked := make(chan struct{})
+			go func() {
+				defer close(asked)
+				_, _ = notebooks.ChangeImage(t.Context(), req) // it dies under the call
+			}()
+			until(t, "the cloud is called", func() bool { return r.fleet.CoresHub.Calls("change_image") == calls+1+round })
+			r.children[maker].kill(t)
+			<-asked
+			r.fleet.CoresHub.Heal()
+			other := (maker + 1) % 3
+			notebooks, history := r.children[other].client(t)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			list, err := history.ListImageChanges(ctx, &notebookv1.ListImageChangesRequest{Filter: "request_id = " + req.GetRequestId()})
+			if err != nil || len(list.GetImageChanges()) != 1 {
+				t.Fatalf("the other one does not know the change: %v, %v", list, err)
+			}
+			change := settled(ctx, t, history, list.GetImageChanges()[0].GetName())
+			want := notebookv1.ImageChange_PHASE_FAILED
+			if effect {
+				want = notebookv1.ImageChange_PHASE_SUCCEEDED
+			}
+			if change.GetPhase() != want {
+				t.Errorf("effect %v: %v", effect, change)
+			}
+			if again, err := notebooks.ChangeImage(ctx, req); again.GetChange().GetPhase() != want && err == nil {
+				t.Errorf("the same request: %v", again)
+			}
+			r.again(maker)
+		}
+		if n := r.fleet.CoresHub.Changes(cloudsim.CoresHubNotebook) - before; n != 1 {
+			t.Errorf("the cloud was changed %d times", n)
+		}
+		if n := r.fleet.CoresHub.Calls("change_image") - calls; n != 2 {
+			t.Errorf("two requests were sent %d times", n)
+		}
+		r.live(20 * time.Second)
+	})
+
+	t.Run("the one that makes another notebook is killed", func(t *testing.T) {
+		if !whole {
+			t.Skip("part of make campaign")
+		}
+		maker := r.held("core")
+		notebooks, _ := r.children[maker].client(t)
+		req := &notebookv1.ChangeImageRequest{
+			Name: "clouds/scnet/locations/11250/notebooks/" + cloudsim.SCNetNotebook, Image: cloudsim.SCNetImage, RequestId: uuid.NewString(), Acknowledge: every,
+			Wait: durationpb.New(0),
+		}
+		resp, err := notebooks.ChangeImage(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		until(t, "another notebook is asked for", func() bool { return r.fleet.SCNet.Calls("create") == 1 })
+		r.children[maker].kill(t)
+		_, history := r.children[(maker+1)%3].client(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		defer cancel()
+		change := settled(ctx, t, history, resp.GetChange().GetName())
+		created, released := r.fleet.SCNet.Created(), r.fleet.SCNet.Released()
+		if change.GetPhase() != notebookv1.ImageChange_PHASE_SUCCEEDED || len(created) != 1 || len(released) != 1 || released[0] != cloudsim.SCNetNotebook {
+			t.Errorf("created %v, released %v: %v", created, released, change)
+		}
+		r.again(maker)
 	})
 
 	t.Run("a planned shutdown hands over at once", func(t *testing.T) {
@@ -330,6 +462,22 @@ func TestReplicas(t *testing.T) {
 		}
 		t.Logf("taken over %v after the end", time.Since(ended).Round(10*time.Millisecond))
 		r.again(holder)
+	})
+
+	t.Run("a NATS server is killed", func(t *testing.T) {
+		if !whole {
+			t.Skip("part of make campaign")
+		}
+		for i := range 3 {
+			r.nats.Kill(i)
+			r.churn(rng)
+			began := time.Now()
+			r.converge(30*time.Second, watchers) // the others elect leaders for up to 9 s, and longer when votes are split
+			t.Logf("without %d all know everything after %v", i, time.Since(began).Round(10*time.Millisecond))
+			r.nats.Restart(i)
+			r.nats.WaitUsable(t)
+		}
+		r.live(15 * time.Second)
 	})
 
 	t.Run("NATS goes away and comes back", func(t *testing.T) {
@@ -369,6 +517,42 @@ func TestReplicas(t *testing.T) {
 			r.nats.Restart(i)
 		}
 		r.converge(60*time.Second, watchers)
+		r.live(30 * time.Second)
+	})
+
+	t.Run("the leases are deleted", func(t *testing.T) {
+		if !whole {
+			t.Skip("part of make campaign")
+		}
+		if err := r.jetstream().DeleteStream(t.Context(), "KV_NOTEBOOKD_LEASES"); err != nil {
+			t.Fatal(err)
+		}
+		r.churn(rng)
+		r.converge(30*time.Second, watchers)
+		r.held("core")
+		r.live(30 * time.Second)
+	})
+
+	t.Run("the rows are purged", func(t *testing.T) {
+		if !whole {
+			t.Skip("part of make campaign")
+		}
+		stream, err := r.jetstream().Stream(t.Context(), "NOTEBOOKD_ROWS")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Purge(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		whole := func() bool { // a replica that starts now finds them
+			info, err := stream.Info(t.Context())
+			return err == nil && int(info.State.Msgs) >= len(r.truths())
+		}
+		if !eventually(t.Context(), 30*time.Second, whole) {
+			t.Error("the rows do not come back")
+		}
+		r.converge(30*time.Second, watchers)
+		r.live(30 * time.Second)
 	})
 
 	t.Run("the store is wiped", func(*testing.T) {
@@ -384,6 +568,7 @@ func TestReplicas(t *testing.T) {
 		}
 		r.churn(rng)
 		r.converge(60*time.Second, watchers)
+		r.live(30 * time.Second)
 	})
 }
 

@@ -266,6 +266,9 @@ func (d *driver) send() bool {
 	})
 	d.credential = nil
 	switch {
+	case errors.Is(err, upstream.ErrNotBegun):
+		d.log.Warn("image change not sent: another replica may have it")
+		return false
 	case err == nil:
 		d.log.Info("image change accepted", "from", d.r.change.GetFromImage(), "to", d.r.change.GetToImage())
 		return d.verifying(false, requestID)

@@ -158,24 +158,16 @@ func New(inv *inventory.Inventory, logger *slog.Logger) *Changer {
 	}
 }
 
-const (
-	// openingFor bounds the opening of a store that is shared.
-	openingFor = 30 * time.Second
-	// takeUpEvery is how often it is looked for changes that nobody drives.
-	takeUpEvery = 2 * time.Second
-)
+// takeUpEvery is how often it is looked for changes that nobody drives.
+const takeUpEvery = 2 * time.Second
 
 // Run takes up the changes that nobody drives any more, and makes new ones
 // possible, until ctx ends. It returns once everything that it started has ended,
 // with an error only when the store could not be read. It may be called again
 // then, with another member.
 func (c *Changer) Run(ctx context.Context, m *replica.Member) error {
-	opening := ctx
-	if m.Storage().Shared() {
-		var cancel context.CancelFunc
-		opening, cancel = context.WithTimeout(ctx, openingFor)
-		defer cancel()
-	}
+	opening, cancel := m.Opening(ctx)
+	defer cancel()
 	bucket, err := m.Storage().Bucket(opening, bucketName, keep)
 	if err != nil {
 		return err

@@ -114,7 +114,9 @@ func (w *recreation) stop() bool {
 			if !w.sent() {
 				return false
 			}
-			if err := w.cloud.Stop(w.writing(), w.location, w.id, true); err != nil && !lost(err) {
+			if err := w.cloud.Stop(w.writing(), w.location, w.id, true); errors.Is(err, upstream.ErrNotBegun) {
+				return false
+			} else if err != nil && !lost(err) {
 				w.refused(err) // nothing was changed
 				return true
 			}
@@ -145,6 +147,8 @@ func (w *recreation) ask() bool {
 	}
 	id, err := w.cloud.Create(w.writing(), w.location, w.r.Spec)
 	switch {
+	case errors.Is(err, upstream.ErrNotBegun):
+		return false // another replica may have it
 	case err == nil:
 		return w.created(id)
 	case lost(err):

@@ -84,7 +84,6 @@ type Inventory struct {
 
 	mu      sync.Mutex         // guards pollers
 	pollers map[string]*poller // by resource name of the location
-	answers sync.WaitGroup     // goroutines that answer other replicas
 
 	// Owned by Run.
 	records  rowLog
@@ -152,28 +151,20 @@ func (inv *Inventory) Ready() bool {
 		return false
 	}
 	snapshot := inv.Snapshot()
+	discovered := map[string]bool{}
 	for _, c := range snapshot.Clouds() {
-		if !c.Discovered && c.Failure == nil {
+		if discovered[c.Name] = c.Discovered; !c.Discovered && c.Failure == nil {
 			return false
 		}
 	}
 	for _, l := range snapshot.Locations() {
-		if l.LastAttempt.IsZero() && l.State != notebookv1.Location_STATE_DISABLED && !inv.unpolledFor(l, snapshot) {
+		// One that only the log tells of is not polled while its cloud cannot say
+		// which locations there are.
+		if l.LastAttempt.IsZero() && l.State != notebookv1.Location_STATE_DISABLED && discovered[l.Cloud] {
 			return false
 		}
 	}
 	inv.ready.Store(true)
-	return true
-}
-
-// unpolledFor reports whether a location is one that only the log tells of, while
-// its cloud cannot say which locations there are.
-func (inv *Inventory) unpolledFor(l *Location, snapshot *Snapshot) bool {
-	for _, c := range snapshot.Clouds() {
-		if c.Name == l.Cloud {
-			return !c.Discovered && c.Failure != nil
-		}
-	}
 	return true
 }
 
@@ -185,7 +176,7 @@ func (inv *Inventory) Run(ctx context.Context, m *replica.Member) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	st := m.Storage()
-	log, stop, err := inv.open(ctx, st)
+	log, stop, err := inv.open(ctx, m)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = nil // it was stopped
@@ -199,9 +190,9 @@ func (inv *Inventory) Run(ctx context.Context, m *replica.Member) error {
 	}()
 	inv.records = log
 	var wg sync.WaitGroup
-	defer wg.Wait()
 	var status jetstream.KeyValue
 	if st.Shared() {
+		inv.wasShared.Store(true)
 		if status, err = st.Bucket(ctx, statusBucket, 0); err != nil {
 			return err
 		}
@@ -210,10 +201,8 @@ func (inv *Inventory) Run(ctx context.Context, m *replica.Member) error {
 			return fmt.Errorf("inventory: status: %w", err)
 		}
 		defer func() { _ = watcher.Stop() }() // it fails only on a closed connection
+		inv.store.newTerms()
 		inv.shared.Store(st)
-		inv.wasShared.Store(true)
-		defer inv.store.away()
-		defer inv.shared.Store(nil)
 		wg.Go(func() { inv.heed(ctx, watcher) })
 		wg.Go(func() { inv.announce(ctx, st) })
 	}
@@ -224,6 +213,11 @@ func (inv *Inventory) Run(ctx context.Context, m *replica.Member) error {
 	}
 	err = inv.guard(ctx, st, log)
 	cancel()
+	inv.shared.Store(nil)
+	wg.Wait()
+	if st.Shared() {
+		inv.store.away() // nobody here reads anything any more
+	}
 	return err
 }
 
@@ -231,33 +225,25 @@ func (inv *Inventory) Run(ctx context.Context, m *replica.Member) error {
 func (inv *Inventory) pollCloud(ctx context.Context, st *storage.Storage, status jetstream.KeyValue, source Source, term replica.Term) {
 	var wg sync.WaitGroup
 	if status != nil {
+		reporter := &reporter{inv: inv, bucket: status, cloud: source.Name, term: term}
 		inv.store.hold(source.Name, true)
 		defer func() {
 			inv.store.hold(source.Name, false)
 			inv.metrics.forget(source.Name)
 		}()
-		wg.Go(func() { inv.reports(ctx, status, source.Name, term) })
-		wg.Go(func() { inv.respond(ctx, st, source, term) })
+		wg.Go(func() { reporter.run(ctx) })
+		wg.Go(func() { inv.respond(ctx, st, source, reporter) })
 	}
 	inv.discover(ctx, source, term)
 	wg.Wait()
-	inv.answers.Wait()
 }
-
-// openFor bounds the opening of a log that is shared; one that is not is there or
-// is not.
-const openFor = 30 * time.Second
 
 // open opens the log and starts the store on it. It returns when the store has
 // caught up.
-func (inv *Inventory) open(ctx context.Context, st *storage.Storage) (log *Log, stop func(), err error) {
-	opening := ctx
-	if st.Shared() {
-		var cancel context.CancelFunc
-		opening, cancel = context.WithTimeout(ctx, openFor)
-		defer cancel()
-	}
-	if log, err = openLog(opening, st, inv.tombstones, inv.tokenKey); err != nil {
+func (inv *Inventory) open(ctx context.Context, m *replica.Member) (log *Log, stop func(), err error) {
+	opening, cancel := m.Opening(ctx)
+	defer cancel()
+	if log, err = openLog(opening, m.Storage(), inv.tombstones, inv.tokenKey); err != nil {
 		return nil, nil, err
 	}
 	inv.tokenKey = log.tokenKey
@@ -345,8 +331,14 @@ func (inv *Inventory) compare(ctx context.Context, log *Log, last uint64) error 
 	return nil
 }
 
-// guardEvery is how often it is looked whether the log still holds what was read.
-const guardEvery = 2 * time.Second
+const (
+	// guardEvery is how often it is looked whether the log still holds what was
+	// read.
+	guardEvery = 2 * time.Second
+	// lagsAtMost of these looks in a row may find that not all was read that the log
+	// holds. Then it is followed anew.
+	lagsAtMost = 5
+)
 
 // guard returns when ctx ends, or when a log that others can reach too has lost
 // what was read from it.
@@ -357,7 +349,7 @@ func (inv *Inventory) guard(ctx context.Context, st *storage.Storage, log *Log) 
 	}
 	tick := time.NewTicker(guardEvery)
 	defer tick.Stop()
-	for {
+	for lags := 0; ; {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -366,10 +358,15 @@ func (inv *Inventory) guard(ctx context.Context, st *storage.Storage, log *Log) 
 		attempt, cancel := context.WithTimeout(ctx, guardEvery)
 		err := log.check(attempt, inv)
 		cancel()
+		if !errors.Is(err, errLags) {
+			lags = 0
+		} else if lags++; lags < lagsAtMost {
+			continue
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, storage.ErrReplaced):
+		case errors.Is(err, storage.ErrReplaced), errors.Is(err, errLags):
 			return err
 		case errors.Is(err, errLogLost):
 			attempt, cancel := context.WithTimeout(ctx, guardEvery)
@@ -407,6 +404,9 @@ func (inv *Inventory) Epoch() string { return inv.store.Snapshot().Epoch() }
 // Sync waits until all is shown that the log holds at this moment, whoever wrote
 // it. With a log of this process's own that is always so.
 func (inv *Inventory) Sync(ctx context.Context) error {
+	if inv.cutOff() {
+		return errAway
+	}
 	st := inv.shared.Load()
 	if st == nil {
 		return nil
@@ -418,9 +418,9 @@ func (inv *Inventory) Sync(ctx context.Context) error {
 	return inv.WaitRevision(ctx, last)
 }
 
-// Lags reports whether what is shown may be behind what other replicas show: this
-// one cannot reach the storage that they share.
-func (inv *Inventory) Lags() bool { return inv.wasShared.Load() && inv.shared.Load() == nil }
+// cutOff reports whether this replica cannot reach the storage that it shares with
+// others: what it shows may be behind what they show.
+func (inv *Inventory) cutOff() bool { return inv.wasShared.Load() && inv.shared.Load() == nil }
 
 // Tokens seals page and resume tokens. It is nil before Loaded.
 func (inv *Inventory) Tokens() *Tokens { return inv.tokens.Load() }
@@ -562,14 +562,17 @@ func (inv *Inventory) refresh(ctx context.Context, location string, changed bool
 		p, err := inv.poller(location)
 		if err == nil {
 			err = p.refresh(ctx, changed)
-		} else if l, ok := inv.Snapshot().Location(location); ok && l.State != notebookv1.Location_STATE_DISABLED {
-			if st := inv.shared.Load(); st != nil {
-				err = inv.ask(ctx, st, l.Cloud, l.ID, changed)
-			} else if inv.Lags() {
-				return errAway
-			}
+		} else if l, ok := inv.Snapshot().Location(location); !ok || l.State == notebookv1.Location_STATE_DISABLED {
+			return err
+		} else if st := inv.shared.Load(); st != nil {
+			err = inv.ask(ctx, st, l.Cloud, l.ID, changed)
 		}
-		if !errors.Is(err, errNotPolled) || inv.shared.Load() == nil || time.Since(asked) > askFor {
+		switch {
+		case !errors.Is(err, errNotPolled):
+			return err
+		case inv.cutOff(), inv.wasShared.Load() && time.Since(asked) > askFor:
+			return errAway // there is somebody to poll it, but not for us
+		case !inv.wasShared.Load():
 			return err
 		}
 		select { // it changes hands

@@ -118,8 +118,8 @@ type Cloud struct {
 	// negative when it is this one.
 	remaining int
 
-	term uint64 // of the last report of another replica
-	held bool   // this replica polls it
+	term, number uint64 // of the last report of another replica
+	held         bool   // this replica polls it
 	// reported has room for one: whoever changes the status of a cloud that is held
 	// says so, and the goroutine that writes the reports takes it.
 	reported chan struct{}

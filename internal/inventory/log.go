@@ -130,7 +130,7 @@ func (l *Log) check(ctx context.Context, inv *Inventory) error {
 	// With one message a notebook the first one that is kept is the oldest row,
 	// once all that there was then has been read.
 	if err := inv.WaitRevision(ctx, info.State.LastSeq); err != nil {
-		return fmt.Errorf("log: not followed to its end: %w", err)
+		return errLags
 	}
 	for row := range inv.store.Snapshot().Since(0) {
 		if row.Deleted {
@@ -143,6 +143,9 @@ func (l *Log) check(ctx context.Context, inv *Inventory) error {
 	}
 	return nil
 }
+
+// errLags says that a store has not read all that the log holds.
+var errLags = errors.New("log: not followed to its end")
 
 // errLogLost says that messages have vanished from a log that is still the same.
 var errLogLost = errors.New("log: messages were purged, or are older than what was read before")
@@ -177,7 +180,7 @@ const (
 	// acknowledgement: the server is kept busy, and nobody waits long for it.
 	inFlight = 256
 	// stallWait is how long a message waits for one of the places that there are
-	// in all (storage.MaxPending).
+	// in all (see package storage).
 	stallWait = 30 * time.Second
 	// ackWait is how long an acknowledgement may take.
 	ackWait = 10 * time.Second
@@ -255,6 +258,14 @@ func (l *Log) publish(ctx context.Context, batch []entry) (uint64, error) {
 	return last, nil
 }
 
+const (
+	// heartbeat is how often a server with nothing to tell says that it is there.
+	// When two are missing it is taken for lost, and what it would have told is
+	// asked of another one.
+	heartbeat = time.Second
+	pullFor   = 10 * time.Second
+)
+
 // follow hands every message of the log after a revision to apply,
 // in order and one at a time, until stop is called. stop waits for a call of
 // apply that is under way. pending is how many more messages are waiting.
@@ -271,7 +282,7 @@ func (l *Log) follow(ctx context.Context, after uint64, apply func(msg jetstream
 			return // not a message of a stream
 		}
 		apply(msg, meta.Sequence.Stream, meta.Timestamp, meta.NumPending)
-	})
+	}, jetstream.PullExpiry(pullFor), jetstream.PullHeartbeat(heartbeat))
 	if err != nil {
 		return nil, fmt.Errorf("log: consume: %w", err)
 	}

@@ -59,9 +59,10 @@ type poller struct {
 	cost       uint64 // calls of the last poll that read the whole location
 	throttled  int    // polls in a row that were answered "too often"
 
-	mu      sync.Mutex   // guards waiters and changed
+	mu      sync.Mutex   // guards waiters, changed and ended
 	waiters []chan error // each has room for its one answer
 	changed bool         // somebody asks because of a change
+	ended   bool         // nobody is answered any more
 	// poke wakes run. It has room for one, since one poll serves all waiters.
 	poke chan struct{}
 }
@@ -88,6 +89,9 @@ func (p *poller) run(ctx context.Context) {
 			delete(p.inv.pollers, p.name)
 		}
 		p.inv.mu.Unlock()
+		p.mu.Lock()
+		p.ended = true
+		p.mu.Unlock()
 		p.answer(p.takeWaiters(), errNotPolled)
 	}()
 	for {
@@ -217,6 +221,10 @@ func (p *poller) interval(demand bool, err error) time.Duration {
 func (p *poller) refresh(ctx context.Context, changed bool) error {
 	done := make(chan error, 1)
 	p.mu.Lock()
+	if p.ended {
+		p.mu.Unlock()
+		return errNotPolled
+	}
 	p.waiters = append(p.waiters, done)
 	p.changed = p.changed || changed
 	p.mu.Unlock()

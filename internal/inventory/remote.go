@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/notebookd/notebookd/internal/replica"
 	"github.com/notebookd/notebookd/internal/storage"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
@@ -39,6 +39,7 @@ type pollRequest struct {
 type pollAnswer struct {
 	Failed   *upstream.Error `json:",omitempty"`
 	Expired  bool            `json:",omitempty"` // not done within the time
+	Away     bool            `json:",omitempty"` // the log could not be written
 	Unpolled bool            `json:",omitempty"` // the replica does not poll it any more
 	Report   *report         `json:",omitempty"`
 }
@@ -79,6 +80,8 @@ func (inv *Inventory) ask(ctx context.Context, st *storage.Storage, cloud, locat
 		return errNotPolled
 	case answer.Expired:
 		return context.DeadlineExceeded
+	case answer.Away:
+		return errAway
 	case answer.Failed != nil:
 		return answer.Failed
 	}
@@ -122,51 +125,71 @@ func (v *Snapshot) term(cloud string) uint64 {
 	return 0
 }
 
+// questions is how many questions of other replicas may wait for their turn. Who
+// finds no room asks again.
+const questions = 64
+
 // respond answers the other replicas that ask for a poll of a cloud, until ctx
 // ends. Each question has a goroutine, for as long as the one who asks waits.
-func (inv *Inventory) respond(ctx context.Context, st *storage.Storage, source Source, term replica.Term) {
-	sub, err := st.Conn().Subscribe(st.Subject(pollSubject)+"."+subjectToken(source.Name)+".*", func(msg *nats.Msg) {
-		key, err := parseSubject(msg.Subject + ".any") // the cloud and the location are its last parts
-		var request pollRequest
-		if err != nil || json.Unmarshal(msg.Data, &request) != nil {
-			return // of another version; whoever asked hears nothing, and asks again
-		}
-		inv.answers.Go(func() {
-			askCtx, cancel := context.WithTimeout(ctx, request.Within)
-			defer cancel()
-			var answer pollAnswer
-			p, err := inv.poller(LocationName(source.Name, key.location))
-			if err == nil {
-				err = p.refresh(askCtx, request.Changed)
-			}
-			failed, known := errors.AsType[*upstream.Error](err)
-			switch {
-			case errors.Is(err, errNotPolled) || ctx.Err() != nil:
-				answer.Unpolled = true
-			case known:
-				shown := *failed
-				shown.Err = nil
-				answer.Failed = &shown
-			case err != nil && askCtx.Err() != nil:
-				answer.Expired = true
-			case err != nil: // the log could not be written
-				answer.Failed = &upstream.Error{Cloud: source.Name, Location: key.location, Op: "list", Kind: upstream.KindUnavailable}
-			}
-			if answer.Report, err = inv.report(source.Name, term); err != nil {
-				answer.Report = nil // it comes by itself
-			}
-			if data, err := json.Marshal(answer); err == nil {
-				_ = msg.Respond(data) // whoever asked asks again
-			}
-		})
-	})
+func (inv *Inventory) respond(ctx context.Context, st *storage.Storage, source Source, reporter *reporter) {
+	asked := make(chan *nats.Msg, questions) // sent to by the connection
+	sub, err := st.Conn().ChanSubscribe(st.Subject(pollSubject)+"."+subjectToken(source.Name)+".*", asked)
 	if err != nil {
 		inv.logger.Warn("other replicas cannot ask for polls", "cloud", source.Name, "error", err)
-		<-ctx.Done()
 		return
 	}
-	<-ctx.Done()
-	_ = sub.Unsubscribe() // it fails only on a closed connection
+	defer func() { _ = sub.Unsubscribe() }() // it fails only on a closed connection
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		select {
+		case msg := <-asked:
+			wg.Go(func() { inv.answer(ctx, msg, source, reporter) })
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// answer lets a location be polled for another replica, and tells it the result.
+func (inv *Inventory) answer(ctx context.Context, msg *nats.Msg, source Source, reporter *reporter) {
+	key, err := parseSubject(msg.Subject + ".any") // the cloud and the location are its last parts
+	var request pollRequest
+	if err != nil || json.Unmarshal(msg.Data, &request) != nil {
+		return // of another version; whoever asked hears nothing, and asks again
+	}
+	askCtx, cancel := context.WithTimeout(ctx, min(request.Within, pollTimeout))
+	defer cancel()
+	var answer pollAnswer
+	p, err := inv.poller(LocationName(source.Name, key.location))
+	if err == nil {
+		err = p.refresh(askCtx, request.Changed)
+	}
+	failed, known := errors.AsType[*upstream.Error](err)
+	switch {
+	case errors.Is(err, errNotPolled), ctx.Err() != nil, !reporter.term.Valid():
+		answer.Unpolled = true
+	case known:
+		shown := *failed
+		shown.Err = nil // it may be anything
+		answer.Failed = &shown
+	case err != nil && askCtx.Err() != nil:
+		answer.Expired = true
+	case err != nil:
+		answer.Away = true
+	}
+	if !answer.Unpolled {
+		if answer.Report, err = reporter.report(); err != nil {
+			inv.logger.Error("status of a cloud not told", "cloud", source.Name, "error", err)
+			return
+		}
+	}
+	data, err := json.Marshal(answer)
+	if err != nil {
+		inv.logger.Error("status of a cloud not told", "cloud", source.Name, "error", err)
+		return
+	}
+	_ = msg.Respond(data) // whoever asked asks again
 }
 
 // announce tells the other replicas of interest here, and this one of interest

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,6 +20,7 @@ import (
 
 const (
 	statusBucket = "STATUS"
+	reportPrefix = "cloud." // and the name of a cloud → report
 	// reportsApart is the least time between two reports of a cloud that are
 	// stored.
 	reportsApart = 100 * time.Millisecond
@@ -27,13 +29,15 @@ const (
 
 // report is what the replica that polls a cloud tells the others of it.
 type report struct {
-	Term       uint64 // of that replica: of two reports the one of the later term counts
-	Epoch      string
-	Revision   uint64 // that the replica showed at that moment
-	Discovered bool
-	Failure    *Failure `json:",omitempty"`
-	Remaining  int      // of the call budget
-	Locations  []locationReport
+	// Of two reports the one of the later term counts, and of two of one term the
+	// one with the higher number.
+	Term, Number uint64
+	Epoch        string
+	Revision     uint64 // that the replica showed at that moment
+	Discovered   bool
+	Failure      *Failure `json:",omitempty"`
+	Remaining    int      // of the call budget
+	Locations    []locationReport
 }
 
 type locationReport struct {
@@ -50,18 +54,34 @@ type locationReport struct {
 	Breakers    []upstream.BreakerStatus `json:",omitempty"`
 }
 
-// report describes a cloud that this replica polls.
-func (inv *Inventory) report(cloud string, term replica.Term) (*report, error) {
-	snapshot := inv.store.Snapshot()
-	r := &report{Term: term.Number, Epoch: snapshot.Epoch(), Revision: snapshot.Revision()}
+// reporter tells the other replicas of a cloud that this one polls, for one term.
+type reporter struct {
+	inv    *Inventory
+	bucket jetstream.KeyValue
+	cloud  string
+	term   replica.Term
+
+	mu sync.Mutex // guards what is below
+	// number is that of the last report, and base what is added to the number of the
+	// term: leases that were lost and made anew count from one again.
+	number, base uint64
+}
+
+// report describes the cloud as it is now.
+func (p *reporter) report() (*report, error) {
+	snapshot := p.inv.store.Snapshot()
+	p.mu.Lock()
+	p.number++
+	r := &report{Term: p.base + p.term.Number, Number: p.number, Epoch: snapshot.Epoch(), Revision: snapshot.Revision()}
+	p.mu.Unlock()
 	for _, c := range snapshot.Clouds() {
-		if c.Name == cloud {
+		if c.Name == p.cloud {
 			r.Discovered, r.Failure = c.Discovered, c.Failure
 			_, r.Remaining = c.Budget()
 		}
 	}
 	for _, l := range snapshot.Locations() {
-		if l.Cloud != cloud {
+		if l.Cloud != p.cloud {
 			continue
 		}
 		out := locationReport{
@@ -104,11 +124,11 @@ func (s *Store) adopt(cloud string, r *report, take func(*Location, locationRepo
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, configured := s.clouds[cloud]
-	if !configured || old.held || r.Epoch != s.epoch || r.Term < old.term {
+	if !configured || old.held || r.Epoch != s.epoch || r.Term < old.term || r.Term == old.term && r.Number <= old.number {
 		return
 	}
 	next := *old
-	next.term, next.remaining, next.Discovered, next.Failure = r.Term, r.Remaining, r.Discovered, r.Failure
+	next.term, next.number, next.remaining, next.Discovered, next.Failure = r.Term, r.Number, r.Remaining, r.Discovered, r.Failure
 	news := next.Discovered != old.Discovered || (next.Failure == nil) != (old.Failure == nil) || next.term != old.term
 	s.clouds[cloud] = &next
 	for _, in := range r.Locations {
@@ -132,6 +152,19 @@ func sameBreakers(a, b []upstream.BreakerStatus) bool {
 	return slices.EqualFunc(a, b, func(a, b upstream.BreakerStatus) bool {
 		return a.Scope == b.Scope && a.Class == b.Class && a.State == b.State
 	})
+}
+
+// newTerms forgets which reports were adopted, before all are read anew: terms may
+// have begun to count anew as well.
+func (s *Store) newTerms() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, c := range s.clouds {
+		next := *c
+		next.term, next.number = 0, 0
+		s.clouds[name] = &next
+	}
+	s.publishLocked(false)
 }
 
 // hold notes whether this replica polls a cloud.
@@ -186,11 +219,10 @@ func (s *Store) tellLocked(cloud string) {
 	}
 }
 
-// reports stores what happens to a cloud that this replica polls, until ctx ends.
-func (inv *Inventory) reports(ctx context.Context, bucket jetstream.KeyValue, cloud string, term replica.Term) {
-	changed := inv.store.reportedOf(cloud)
-	key := "cloud." + cloud
-	var revision uint64
+// run stores a report whenever there is news of the cloud, until ctx ends.
+func (p *reporter) run(ctx context.Context) {
+	changed := p.inv.store.reportedOf(p.cloud)
+	var revision uint64 // of the report that is stored
 	failing := false
 	for {
 		if !failing { // what was not stored is tried again, news or not
@@ -200,14 +232,14 @@ func (inv *Inventory) reports(ctx context.Context, bucket jetstream.KeyValue, cl
 				return
 			}
 		}
-		next, err := inv.putReport(ctx, bucket, key, cloud, term, revision)
+		next, err := p.put(ctx, revision)
 		apart := reportsApart
 		switch {
-		case errors.Is(err, errSuperseded) || ctx.Err() != nil:
+		case ctx.Err() != nil:
 			return
 		case err != nil:
 			if apart = reportRetry; !failing {
-				inv.logger.Warn("status of a cloud not stored, trying again", "cloud", cloud, "error", err)
+				p.inv.logger.Warn("status of a cloud not stored, trying again", "cloud", p.cloud, "error", err)
 			}
 		default:
 			revision = next
@@ -221,41 +253,45 @@ func (inv *Inventory) reports(ctx context.Context, bucket jetstream.KeyValue, cl
 	}
 }
 
-// errSuperseded says that another replica polls the cloud by now.
-var errSuperseded = errors.New("another replica polls the cloud")
+// errTermOver says that another replica may poll the cloud by now.
+var errTermOver = errors.New("inventory: the term is over")
 
-// putReport stores one report in place of the one at a revision, if that is not of a
-// later term.
-func (inv *Inventory) putReport(ctx context.Context, bucket jetstream.KeyValue, key, cloud string, term replica.Term, revision uint64) (uint64, error) {
+// put stores a report in place of the one at a revision. What another replica has
+// stored there is older for as long as the term lasts.
+func (p *reporter) put(ctx context.Context, revision uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, reportRetry)
 	defer cancel()
-	r, err := inv.report(cloud, term)
-	if err != nil {
-		return revision, err
-	}
-	data, err := json.Marshal(r)
-	if err != nil {
-		return revision, fmt.Errorf("encode the status of %s: %w", cloud, err)
-	}
-	for range 3 {
-		var next uint64
-		if next, err = bucket.Update(ctx, key, data, revision); err == nil {
+	for {
+		r, err := p.report()
+		if err != nil {
+			return revision, err
+		}
+		data, err := json.Marshal(r)
+		if err != nil {
+			return revision, fmt.Errorf("encode the status of %s: %w", p.cloud, err)
+		}
+		if !p.term.Valid() {
+			return revision, errTermOver
+		}
+		next, err := p.bucket.Update(ctx, reportPrefix+p.cloud, data, revision)
+		if err == nil {
 			return next, nil
 		}
 		if api, ok := errors.AsType[*jetstream.APIError](err); !ok || api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence {
 			return revision, err
 		}
-		entry, getErr := bucket.Get(ctx, key)
-		if getErr != nil {
-			return revision, getErr
+		entry, err := p.bucket.Get(ctx, reportPrefix+p.cloud)
+		if err != nil {
+			return revision, err
 		}
-		var other report
-		if json.Unmarshal(entry.Value(), &other) == nil && other.Term > term.Number {
-			return revision, errSuperseded
+		var before report
+		if json.Unmarshal(entry.Value(), &before) == nil && before.Term > r.Term {
+			p.mu.Lock()
+			p.base += before.Term + 1 - r.Term
+			p.mu.Unlock()
 		}
 		revision = entry.Revision()
 	}
-	return revision, err
 }
 
 // reportedOf is where the store says that a cloud that is held has news.
@@ -281,7 +317,7 @@ func (inv *Inventory) heed(ctx context.Context, watcher jetstream.KeyWatcher) {
 				inv.logger.Error("status of a cloud not understood", "key", entry.Key(), "error", err)
 				continue
 			}
-			inv.take(ctx, strings.TrimPrefix(entry.Key(), "cloud."), r)
+			inv.take(ctx, strings.TrimPrefix(entry.Key(), reportPrefix), r)
 		case <-ctx.Done():
 			return
 		}

@@ -183,20 +183,21 @@ func (m *Member) note(entry jetstream.KeyValueEntry) {
 	}
 }
 
-// Changed is closed when a replica came or went, as far as that was heard of: one
-// that was killed only falls silent.
-func (m *Member) Changed() <-chan struct{} {
-	if m.bucket == nil {
-		return nil
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.changed
-}
-
 // ID identifies this member. A process that has lost its membership comes back
 // as another one.
 func (m *Member) ID() string { return m.id }
+
+// openingFor bounds the opening of what is in a storage that is shared. One that is
+// not is there or is not.
+const openingFor = 30 * time.Second
+
+// Opening is the context to open with what is in the storage.
+func (m *Member) Opening(ctx context.Context) (context.Context, context.CancelFunc) {
+	if m.bucket == nil {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, openingFor)
+}
 
 // Storage returns what the group shares.
 func (m *Member) Storage() *storage.Storage { return m.group.cfg.Storage }
@@ -273,9 +274,9 @@ func (m *Member) create(ctx context.Context, key, value string) (*lease, error) 
 // keep renews a lease until ctx ends or stop is closed, and reports true then. It
 // reports false when the lease is lost.
 func (m *Member) keep(ctx context.Context, l *lease, stop <-chan struct{}) bool {
-	pause := m.ttl / 3
+	next := m.ttl / 3
 	for {
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(next)
 		select {
 		case <-timer.C:
 		case <-stop:
@@ -285,7 +286,7 @@ func (m *Member) keep(ctx context.Context, l *lease, stop <-chan struct{}) bool 
 			timer.Stop()
 			return true
 		}
-		pause = m.ttl / 3
+		next = m.ttl / 3
 		if m.renew(ctx, l) {
 			continue
 		}
@@ -296,7 +297,7 @@ func (m *Member) keep(ctx context.Context, l *lease, stop <-chan struct{}) bool 
 			l.lost.Store(true)
 			return false
 		}
-		pause = m.ttl / 20
+		next = m.ttl / 20
 	}
 }
 
@@ -361,15 +362,8 @@ func (m *Member) Hold(ctx context.Context, name string, work func(ctx context.Co
 		return
 	}
 	for ctx.Err() == nil {
-		wait, changed := m.turn(name)
-		if wait > 0 {
-			timer := time.NewTimer(wait)
-			select {
-			case <-timer.C:
-			case <-changed:
-			case <-ctx.Done():
-			}
-			timer.Stop()
+		if wait, changed := m.turn(name); wait > 0 {
+			pause(ctx, wait, changed)
 			continue
 		}
 		attempt, cancel := context.WithTimeout(ctx, m.ttl/3)
@@ -377,18 +371,21 @@ func (m *Member) Hold(ctx context.Context, name string, work func(ctx context.Co
 		cancel()
 		if err != nil {
 			// Somebody has it, perhaps it is on its way here, or the storage is away.
-			m.sleep(ctx, m.ttl/20)
+			short := int64(m.ttl / 20)
+			pause(ctx, time.Duration(short/2+rand.Int64N(short)), nil) //nolint:gosec // not a secret
 			continue
 		}
 		m.hold(ctx, name, l, work)
 	}
 }
 
-func (m *Member) sleep(ctx context.Context, t time.Duration) {
-	timer := time.NewTimer(t/2 + time.Duration(rand.Int64N(int64(t)))) //nolint:gosec // not a secret
+// pause waits for a while, until changed is closed, or ctx ends.
+func pause(ctx context.Context, t time.Duration, changed <-chan struct{}) {
+	timer := time.NewTimer(t)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-changed:
 	case <-ctx.Done():
 	}
 }
@@ -440,14 +437,7 @@ func (m *Member) notMine(ctx context.Context, name string) bool {
 				return true
 			}
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-changed:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		if ctx.Err() != nil {
+		if pause(ctx, wait, changed); ctx.Err() != nil {
 			return false
 		}
 	}

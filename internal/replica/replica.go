@@ -59,8 +59,9 @@ func New(cfg Config) *Group {
 func (g *Group) Joined() bool { return g.joined.Load() }
 
 const (
-	// openFor bounds the attempt to open the storage.
-	openFor = 10 * time.Second
+	// openFor bounds the attempt to open the storage. A server does not answer for
+	// a stream that has no leader at the moment, so it is better to ask again soon.
+	openFor = 3 * time.Second
 	// rejoinAfter is the pause before the storage is tried again.
 	rejoinAfter = 500 * time.Millisecond
 	// repeatAfter is when a failure that goes on is logged again.

@@ -67,10 +67,9 @@ func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send 
 
 	begin := begin{snapshot: req.GetSnapshot() != notebookv1.WatchRequest_SNAPSHOT_SKIP}
 	if token := req.GetResumeToken(); token != "" {
-		if begin, err = s.resume(ctx, sc, token); err != nil {
+		if begin, snapshot, err = s.resume(ctx, sc, token); err != nil {
 			return err
 		}
-		snapshot = s.inventory.Snapshot()
 	}
 	if err := w.start(snapshot, begin); err != nil {
 		return err
@@ -88,39 +87,51 @@ type begin struct {
 	reset    string // why a token cannot be resumed; empty when it can
 }
 
-func (s *Service) resume(ctx context.Context, sc scope, token string) (begin, error) {
-	epoch := s.inventory.Epoch()
-	r, err := s.inventory.Tokens().OpenResume(sc.key(), token, epoch)
+// resume says how a watch with a token begins, and with which snapshot.
+func (s *Service) resume(ctx context.Context, sc scope, token string) (begin, *inventory.Snapshot, error) {
+	snapshot := s.inventory.Snapshot()
+	r, err := s.inventory.Tokens().OpenResume(sc.key(), token, snapshot.Epoch())
 	if err != nil {
-		return begin{}, err
+		return begin{}, nil, err
 	}
 	switch {
-	case r.Epoch != epoch:
-		return begin{snapshot: true, reset: "LOG_REPLACED"}, nil
+	case r.Epoch != snapshot.Epoch():
+		return begin{snapshot: true, reset: "LOG_REPLACED"}, snapshot, nil
 	case r.Revision == 0:
 		// From before the end of a snapshot: what was shown of it may be gone.
-		return begin{snapshot: true, reset: "SNAPSHOT_INCOMPLETE"}, nil
+		return begin{snapshot: true, reset: "SNAPSHOT_INCOMPLETE"}, snapshot, nil
 	case time.Since(r.Time) > s.inventory.Tombstones():
-		return begin{snapshot: true, reset: "TOKEN_EXPIRED"}, nil
+		return begin{snapshot: true, reset: "TOKEN_EXPIRED"}, snapshot, nil
 	}
+	if err := s.reach(ctx, r.Revision); err != nil {
+		return begin{}, nil, err
+	}
+	snapshot = s.inventory.Snapshot()
+	if snapshot.Epoch() != r.Epoch || snapshot.Revision() < r.Revision {
+		return begin{snapshot: true, reset: "LOG_REPLACED"}, snapshot, nil // a log that lost its end, or another one by now
+	}
+	return begin{resumed: true, revision: r.Revision, base: r.Base, at: r.Time}, snapshot, nil
+}
+
+// reach waits until a revision is shown, or it is certain that the log does not
+// hold it. It fails when neither is so within a bound: what this replica would
+// show is older than what the caller knows.
+func (s *Service) reach(ctx context.Context, revision uint64) error {
 	waitCtx, cancel := context.WithTimeout(ctx, aheadFor)
 	defer cancel()
-	if err := s.inventory.WaitRevision(waitCtx, r.Revision); err != nil {
-		if ctx.Err() != nil {
-			return begin{}, ctx.Err()
-		}
-		if err := s.inventory.Sync(ctx); err != nil || s.inventory.Lags() {
-			if ctx.Err() != nil {
-				return begin{}, ctx.Err()
-			}
-			// What it would show is older than what the caller knows.
-			return begin{}, newStatus(codes.Unavailable, notebookv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE,
-				"this replica lags behind what the token was made for; try another one, or again", nil,
-				&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
-		}
-		return begin{snapshot: true, reset: "LOG_REPLACED"}, nil // a log that lost its end
+	if s.inventory.WaitRevision(waitCtx, revision) == nil {
+		return nil
 	}
-	return begin{resumed: true, revision: r.Revision, base: r.Base, at: r.Time}, nil
+	syncCtx, cancel := context.WithTimeout(ctx, aheadFor)
+	defer cancel()
+	if s.inventory.Sync(syncCtx) == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return newStatus(codes.Unavailable, notebookv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE,
+		"this replica lags behind what the token was made for; try another one, or again", nil, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
 }
 
 // watcher is the state of one watch. Its goroutine alone uses it.

@@ -28,7 +28,7 @@ type ClusterConfig struct {
 	// Replicas is how many servers keep each message: 1, 3 or 5. Default 3.
 	Replicas int
 	// Prefix begins the names of streams, buckets and subjects. Installations with
-	// different ones can share a cluster. Default DefaultPrefix.
+	// different ones can share a cluster. Default notebookd.
 	Prefix string
 }
 

@@ -179,8 +179,11 @@ type notes struct {
 	previous Mark
 	trusted  bool
 
-	mu   sync.Mutex // guards last
+	mu   sync.Mutex // guards what is below
 	last Mark
+	// written is set once this process has looked at what it found. Until then the
+	// note of the process before stands.
+	written bool
 }
 
 // note is the text of the file.
@@ -223,8 +226,8 @@ func bootID() string {
 func (n *notes) write(m Mark) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if m != n.last {
-		n.last = m
+	if m != n.last || !n.written {
+		n.last, n.written = m, true
 		n.put(note{Boot: n.boot, Mark: m})
 	}
 }
@@ -243,7 +246,9 @@ func (n *notes) put(what note) {
 func (n *notes) close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.put(note{Boot: n.boot, Clean: true, Mark: n.last})
-	_ = n.file.Sync()
+	if n.written {
+		n.put(note{Boot: n.boot, Clean: true, Mark: n.last})
+		_ = n.file.Sync()
+	}
 	_ = n.file.Close()
 }

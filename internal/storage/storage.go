@@ -53,8 +53,8 @@ type Storage struct {
 	opened map[string]time.Time // streams that were opened since Begin → when they were made
 }
 
-// DefaultPrefix is what the names of streams, buckets and subjects begin with.
-const DefaultPrefix = "notebookd"
+// defaultPrefix is what the names of streams, buckets and subjects begin with.
+const defaultPrefix = "notebookd"
 
 // Open starts the embedded server, or begins to connect to the cluster: it does
 // not wait for one that cannot be reached.
@@ -62,7 +62,7 @@ func Open(cfg Config) (_ *Storage, err error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Storage{log: cfg.Logger, replicas: 1, prefix: DefaultPrefix, kind: jetstream.FileStorage, opened: map[string]time.Time{}}
+	s := &Storage{log: cfg.Logger, replicas: 1, prefix: defaultPrefix, kind: jetstream.FileStorage, opened: map[string]time.Time{}}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -89,15 +89,15 @@ func Open(cfg Config) (_ *Storage, err error) {
 			return nil, fmt.Errorf("storage: embedded NATS: %w", err)
 		}
 	}
-	s.js, err = jetstream.New(s.conn, jetstream.WithPublishAsyncMaxPending(MaxPending))
+	s.js, err = jetstream.New(s.conn, jetstream.WithPublishAsyncMaxPending(maxPending))
 	if err != nil {
 		return nil, fmt.Errorf("storage: jetstream: %w", err)
 	}
 	return s, nil
 }
 
-// MaxPending is how many messages may wait for their acknowledgement in all.
-const MaxPending = 16384
+// maxPending is how many messages may wait for their acknowledgement in all.
+const maxPending = 16384
 
 // Shared reports whether other processes may use the same storage.
 func (s *Storage) Shared() bool { return s.shared }

@@ -313,9 +313,13 @@ func (c *Client) spend(ctx context.Context, call Call) error {
 
 type guardKey struct{}
 
+// ErrNotBegun is the error of a call that its guard has stopped. It is a context
+// error, as of a call that was given up before anything was sent.
+var ErrNotBegun = fmt.Errorf("stopped before it was sent: %w", context.Canceled)
+
 // WithGuard makes calls ask a question when everything else is done and nothing
-// is sent yet. When the answer is no, they end like calls that were given up:
-// somebody else may make them by now.
+// is sent yet. When the answer is no, they end with ErrNotBegun: somebody else may
+// make them by now.
 func WithGuard(ctx context.Context, guard func() bool) context.Context {
 	return context.WithValue(ctx, guardKey{}, guard)
 }
@@ -324,7 +328,7 @@ func WithGuard(ctx context.Context, guard func() bool) context.Context {
 // or the error of the caller's context.
 func (c *Client) attempt(ctx context.Context, call Call) error {
 	if guard, ok := ctx.Value(guardKey{}).(func() bool); ok && !guard() {
-		return context.Canceled
+		return ErrNotBegun
 	}
 	attemptCtx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
