@@ -49,6 +49,8 @@ type Service struct {
 	watchLimits WatchLimits
 	callers     callers
 	watches     sync.WaitGroup // the goroutines of guarded
+	// onShown is told of each snapshot before a watch sends it; nil but in tests.
+	onShown func(*inventory.Snapshot)
 
 	// draining is closed, once, when watches have to end.
 	draining  chan struct{}

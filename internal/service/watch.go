@@ -158,9 +158,17 @@ type watcher struct {
 	unsure bool
 }
 
+// show notes which snapshot is sent from now on.
+func (w *watcher) show(snapshot *inventory.Snapshot) {
+	w.shown = snapshot
+	if w.service.onShown != nil {
+		w.service.onShown(snapshot)
+	}
+}
+
 // start sends all that comes before the changes.
 func (w *watcher) start(snapshot *inventory.Snapshot, b begin) error {
-	w.shown = snapshot
+	w.show(snapshot)
 	w.sent, w.base = b.revision, b.base // 0 before a snapshot: a token of these frames starts over
 	if !b.resumed && !b.snapshot {
 		w.sent, w.base = snapshot.Revision(), snapshot.Revision()
@@ -271,7 +279,7 @@ func (w *watcher) follow(ctx context.Context, snapshot *inventory.Snapshot) erro
 		case <-snapshot.Superseded():
 			before := snapshot
 			snapshot = w.service.inventory.Snapshot()
-			w.shown = snapshot
+			w.show(snapshot)
 			if snapshot.Resets() != before.Resets() {
 				if err := w.restart(snapshot); err != nil {
 					return err
