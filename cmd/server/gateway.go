@@ -34,15 +34,26 @@ import (
 // told which field is too long.
 const maxMessage = 16 << 20
 
+// listFunc answers List in the process.
+type listFunc func(context.Context, *notebookv1.ListRequest) (*service.Listing, error)
+
 // newGateway returns the REST API: every call goes through conn to the gRPC
-// server, and so through its interceptors.
-func newGateway(ctx context.Context, conn *grpc.ClientConn) (http.Handler, error) {
+// server, and so through its interceptors, except for List, which list answers:
+// most of what it costs would be to decode and encode again what is JSON already.
+func newGateway(ctx context.Context, conn *grpc.ClientConn, list listFunc) (http.Handler, error) {
 	parseStrictly()
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{runtime.JSONPb{
 			// An unknown field is an error, not something to be ignored.
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
 		}}),
+		runtime.WithForwardResponseRewriter(func(ctx context.Context, resp proto.Message) (any, error) {
+			if a, ok := ctx.Value(listAnswerKey{}).(*listAnswer); ok && a.listing != nil && resp == proto.Message(a.stands) {
+				return a, nil
+			}
+			return resp, nil
+		}),
+		runtime.WithWriteContentLength(),
 		runtime.WithErrorHandler(writeError),
 		runtime.WithRoutingErrorHandler(writeRoutingError),
 		// The request's own headers are nobody's business behind the gateway.
@@ -50,7 +61,7 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn) (http.Handler, error
 	)
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		func(ctx context.Context, mux *runtime.ServeMux, conn *grpc.ClientConn) error {
-			return notebookv1.RegisterNotebookServiceHandlerClient(ctx, mux, sseClient{notebookv1.NewNotebookServiceClient(conn)})
+			return notebookv1.RegisterNotebookServiceHandlerClient(ctx, mux, listClient{sseClient{notebookv1.NewNotebookServiceClient(conn)}, list})
 		},
 		notebookv1.RegisterCloudServiceHandler,
 		notebookv1.RegisterImageChangeServiceHandler,
@@ -61,8 +72,57 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn) (http.Handler, error
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxMessage)
+		a := listAnswers.Get().(*listAnswer)
+		defer a.release()
+		r = r.WithContext(context.WithValue(r.Context(), listAnswerKey{}, a))
 		mux.ServeHTTP(w, offerEvents(w, r))
 	}), nil
+}
+
+// listAnswer is on its way with a request, through the generated handler, which
+// passes on nothing but messages. listClient puts the listing into it, and the
+// rewriter of responses takes it in place of the message that stands for it.
+type listAnswer struct {
+	listing *service.Listing
+	stands  *notebookv1.ListResponse
+	text    []byte // of the answer; nobody keeps it beyond the request
+}
+
+var listAnswers = sync.Pool{New: func() any { return &listAnswer{} }}
+
+// maxKept is the largest text that is kept for another request.
+const maxKept = 1 << 20
+
+// release makes room for another request.
+func (a *listAnswer) release() {
+	a.listing, a.stands = nil, nil
+	if cap(a.text) > maxKept {
+		a.text = nil
+	}
+	listAnswers.Put(a)
+}
+
+type listAnswerKey struct{}
+
+// listClient is the gateway's client of NotebookService.
+type listClient struct {
+	notebookv1.NotebookServiceClient
+	list listFunc
+}
+
+// List implements notebookv1.NotebookServiceClient. What it returns is empty: the
+// answer is in the context.
+func (c listClient) List(ctx context.Context, req *notebookv1.ListRequest, opts ...grpc.CallOption) (*notebookv1.ListResponse, error) {
+	a, ok := ctx.Value(listAnswerKey{}).(*listAnswer)
+	if !ok {
+		return c.NotebookServiceClient.List(ctx, req, opts...)
+	}
+	listing, err := c.list(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	a.listing, a.stands = listing, &notebookv1.ListResponse{}
+	return a.stands, nil
 }
 
 // jsonMarshaler is protojson with the content type of a stream of lines.
@@ -70,6 +130,18 @@ type jsonMarshaler struct{ runtime.JSONPb }
 
 // StreamContentType implements runtime.StreamContentType.
 func (*jsonMarshaler) StreamContentType(any) string { return "application/x-ndjson" }
+
+// Marshal implements runtime.Marshaler.
+func (m *jsonMarshaler) Marshal(v any) ([]byte, error) {
+	if a, ok := v.(*listAnswer); ok {
+		text, err := a.listing.AppendJSON(a.text[:0])
+		if err == nil {
+			a.text = text
+		}
+		return text, err
+	}
+	return m.JSONPb.Marshal(v)
+}
 
 // NewDecoder implements runtime.Marshaler. A body that is more than one JSON
 // value is refused: what follows the first would be ignored.

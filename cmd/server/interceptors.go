@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -66,6 +67,21 @@ func chain(list []interceptor) []grpc.ServerOption {
 		}
 	}
 	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(unary...), grpc.ChainStreamInterceptor(stream...)}
+}
+
+// unary is the whole list as one interceptor, for calls that come without a
+// connection.
+func unary(list []interceptor) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		for _, i := range slices.Backward(list) {
+			if i.unary == nil {
+				continue
+			}
+			next := handler
+			handler = func(ctx context.Context, req any) (any, error) { return i.unary(ctx, req, info, next) }
+		}
+		return handler(ctx, req)
+	}
 }
 
 func deadline(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {

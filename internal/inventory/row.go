@@ -9,8 +9,10 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -30,11 +32,30 @@ type Row struct {
 	Deleted  bool
 	Time     time.Time // when this version entered the log
 	Notebook *notebookv1.Notebook
+	// Encoded is Notebook in the wire format, as it stands in the log, in the form of
+	// field 1 of another message. That is what it is in a ListResponse.
+	Encoded []byte
 
 	key     rowKey
 	created uint64            // revision at which it appeared
 	earlier life              // of a notebook with the same name that went before
 	changed map[string]uint64 // path of a field → revision of its last change
+
+	json atomic.Pointer[[]byte] // see JSON
+}
+
+// JSON returns Notebook as protojson. It is made when it is first asked for, and
+// then kept: most rows are asked for again and again, or never.
+func (r *Row) JSON() ([]byte, error) {
+	if text := r.json.Load(); text != nil {
+		return *text, nil
+	}
+	text, err := protojson.Marshal(r.Notebook)
+	if err != nil {
+		return nil, fmt.Errorf("inventory: %w", err)
+	}
+	r.json.Store(&text)
+	return text, nil
 }
 
 // life is from when to when a notebook existed, in revisions. The zero life is

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/tidwall/btree"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
@@ -409,8 +410,10 @@ func decodeRow(subject string, h nats.Header, payload []byte, revision uint64, a
 	if err := proto.Unmarshal(payload, n); err != nil {
 		return nil, err
 	}
+	encoded := make([]byte, 0, protowire.SizeTag(1)+protowire.SizeBytes(len(payload)))
+	encoded = protowire.AppendBytes(protowire.AppendTag(encoded, 1, protowire.BytesType), payload)
 	row := &Row{
-		Name: key.name(), Location: key.locationName(), Cloud: key.cloud, Revision: revision, Time: at, Notebook: n,
+		Name: key.name(), Location: key.locationName(), Cloud: key.cloud, Revision: revision, Time: at, Notebook: n, Encoded: encoded,
 		Deleted: h.Get(headerDeleted) != "", key: key, created: revision, changed: decodeChanged(h.Get(headerChanged), revision),
 	}
 	if created, err := strconv.ParseUint(h.Get(headerCreated), 10, 64); err == nil && created != 0 {

@@ -19,8 +19,21 @@ const (
 	maxPageSize     = 1000
 )
 
-// List implements NotebookService.
+// List implements NotebookService. A server that Register was called with
+// answers the same without encoding the notebooks anew.
 func (s *Service) List(ctx context.Context, req *notebookv1.ListRequest) (*notebookv1.ListResponse, error) {
+	list, err := s.list(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range list.rows {
+		list.head.Notebooks = append(list.head.Notebooks, row.Notebook)
+	}
+	return list.head, nil
+}
+
+// list is List, with the notebooks beside the rest of the answer.
+func (s *Service) list(ctx context.Context, req *notebookv1.ListRequest) (*Listing, error) {
 	sc, err := newScope(req.GetParent(), req.GetFilter())
 	if err != nil {
 		return nil, s.toStatus(ctx, err, nil)
@@ -77,29 +90,30 @@ func (s *Service) List(ctx context.Context, req *notebookv1.ListRequest) (*noteb
 		snapshot = at.snapshot // the moment that the first page showed
 	}
 	rows, total, more := page(snapshot, sc, by, at, pageSize(req.GetPageSize()))
-	resp.Notebooks, resp.TotalSize = rows, narrow(total)
+	resp.TotalSize = narrow(total)
 	if more {
-		resp.NextPageToken = s.nextPage(snapshot, sc, by, rows[len(rows)-1])
+		resp.NextPageToken = s.nextPage(snapshot, sc, by, rows[len(rows)-1].Notebook)
 	}
 	resp.ResumeToken = s.resumeToken(sc, snapshot, snapshot.Revision(), snapshot.Revision())
-	return resp, nil
+	return &Listing{head: resp, rows: rows}, nil
 }
 
 // page reads the rows of one page, counts all that match, and says whether more
 // follow.
-func page(snapshot *inventory.Snapshot, sc scope, by order, at pageStart, size int) (rows []*notebookv1.Notebook, total int, more bool) {
+func page(snapshot *inventory.Snapshot, sc scope, by order, at pageStart, size int) (rows []*inventory.Row, total int, more bool) {
+	compare := func(a, b *inventory.Row) int { return by.compare(a.Notebook, b.Notebook) }
 	// take keeps what may be on the page, in order where the walk is.
-	take := func(n *notebookv1.Notebook) {
+	take := func(row *inventory.Row) {
 		if len(rows) <= size {
-			rows = append(rows, n)
+			rows = append(rows, row)
 		}
 	}
 	if !by.isName() {
-		take = func(n *notebookv1.Notebook) {
+		take = func(row *inventory.Row) {
 			// Sorted now and then, and cut: what sorts behind a full page and one
 			// more can be forgotten.
-			if rows = append(rows, n); len(rows) >= 2*(size+1) {
-				slices.SortFunc(rows, by.compare)
+			if rows = append(rows, row); len(rows) >= 2*(size+1) {
+				slices.SortFunc(rows, compare)
 				rows = rows[:size+1]
 			}
 		}
@@ -123,12 +137,12 @@ func page(snapshot *inventory.Snapshot, sc scope, by order, at pageStart, size i
 				break
 			}
 			if at.after(row.Notebook) {
-				take(row.Notebook)
+				take(row)
 			}
 		}
 	}
 	if !by.isName() {
-		slices.SortFunc(rows, by.compare)
+		slices.SortFunc(rows, compare)
 	}
 	if more = len(rows) > size; more {
 		rows = rows[:size]

@@ -163,9 +163,8 @@ func beginLife(t *testing.T, log kept, clouds []*fickleCloud) *life {
 	inv := inventory.New(inventory.Config{Sources: sources, Tombstones: log.tombstones})
 	changer := imagechange.New(inv, nil)
 	svc := New(Config{Inventory: inv, Changer: changer})
-	server := grpc.NewServer()
-	notebookv1.RegisterNotebookServiceServer(server, svc)
-	notebookv1.RegisterCloudServiceServer(server, svc)
+	server := grpc.NewServer(Codec())
+	Register(server, svc)
 	listener := bufconn.Listen(1 << 20)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -520,7 +519,8 @@ func (c *connection) equal(snapshot *inventory.Snapshot, revision uint64, except
 	by, _ := parseOrder("")
 	rows, _, _ := page(snapshot, c.scope, by, pageStart{after: func(*notebookv1.Notebook) bool { return true }}, maxPageSize)
 	listed := make(map[string]bool, len(rows))
-	for _, n := range rows {
+	for _, row := range rows {
+		n := row.Notebook
 		listed[n.GetName()] = true
 		if have := c.state[n.GetName()]; have.GetEtag() != n.GetEtag() && !except[n.GetName()] {
 			c.errorf("at revision %d it has %s as %q, the list of %d as %q (resumed %v)",

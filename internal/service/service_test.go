@@ -150,9 +150,8 @@ func startPolling(t *testing.T, dataDir string, clouds map[string]*fakeCloud, in
 	inv := inventory.New(inventory.Config{Sources: sources})
 	changer := imagechange.New(inv, nil)
 	svc := New(Config{Inventory: inv, Changer: changer})
-	server := grpc.NewServer()
-	notebookv1.RegisterNotebookServiceServer(server, svc)
-	notebookv1.RegisterCloudServiceServer(server, svc)
+	server := grpc.NewServer(Codec())
+	Register(server, svc)
 	listener := bufconn.Listen(1 << 20)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

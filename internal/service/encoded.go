@@ -1,0 +1,139 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	encodingproto "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/inventory"
+)
+
+// Register registers the three services with a server that was made with the
+// option Codec.
+func Register(server grpc.ServiceRegistrar, s *Service) {
+	notebooks := notebookv1.NotebookService_ServiceDesc
+	notebooks.Methods = append([]grpc.MethodDesc(nil), notebooks.Methods...)
+	for i := range notebooks.Methods {
+		if method := &notebooks.Methods[i]; method.MethodName == "List" {
+			method.Handler = listHandler
+		}
+	}
+	server.RegisterService(&notebooks, s)
+	notebookv1.RegisterCloudServiceServer(server, s)
+	notebookv1.RegisterImageChangeServiceServer(server, s)
+}
+
+// Codec is the option for a server that Register is called with: it writes
+// messages of which parts are encoded already, and all others as usual.
+func Codec() grpc.ServerOption {
+	return grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(encodingproto.Name)})
+}
+
+type codec struct{ encoding.CodecV2 }
+
+// encodable is a message that knows its own encoding.
+type encodable interface {
+	// encode returns the message in the wire format. Who gets it frees it.
+	encode() (mem.BufferSlice, error)
+}
+
+// Marshal implements encoding.CodecV2.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if message, ok := v.(encodable); ok {
+		return message.encode()
+	}
+	return c.CodecV2.Marshal(v)
+}
+
+// ListInProcess calls List through an interceptor, without a connection.
+func (s *Service) ListInProcess(ctx context.Context, req *notebookv1.ListRequest, interceptor grpc.UnaryServerInterceptor) (*Listing, error) {
+	decode := func(to any) error {
+		proto.Merge(to.(proto.Message), req) //nolint:forcetypeassert // listHandler's
+		return nil
+	}
+	resp, err := listHandler(s, ctx, decode, interceptor)
+	if err != nil {
+		return nil, err
+	}
+	return resp.(*Listing), nil //nolint:forcetypeassert // as above
+}
+
+// listHandler does what the generated one does, except that the answer is not a
+// ListResponse but a Listing.
+func listHandler(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // grpc's signature
+	req := &notebookv1.ListRequest{}
+	if err := decode(req); err != nil {
+		return nil, err
+	}
+	handler := func(ctx context.Context, req any) (any, error) {
+		list, err := srv.(*Service).list(ctx, req.(*notebookv1.ListRequest))
+		if err != nil {
+			return nil, err // not a nil of another type
+		}
+		return list, nil
+	}
+	if interceptor == nil {
+		return handler(ctx, req)
+	}
+	return interceptor(ctx, req, &grpc.UnaryServerInfo{Server: srv, FullMethod: notebookv1.NotebookService_List_FullMethodName}, handler)
+}
+
+// Listing is a ListResponse, the notebooks of which stay as they stand in the
+// log, or as they were made JSON before. It is immutable.
+type Listing struct {
+	head *notebookv1.ListResponse // without notebooks
+	rows []*inventory.Row
+}
+
+// encode implements encodable. Nothing is copied: rows are immutable.
+func (l *Listing) encode() (mem.BufferSlice, error) {
+	head, err := proto.Marshal(l.head)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	parts := make([]mem.SliceBuffer, 1+len(l.rows))
+	buffers := make(mem.BufferSlice, len(parts))
+	parts[0] = head
+	for i, row := range l.rows {
+		parts[1+i] = row.Encoded
+	}
+	for i := range parts {
+		buffers[i] = &parts[i]
+	}
+	return buffers, nil
+}
+
+// AppendJSON appends the ListResponse as protojson.
+func (l *Listing) AppendJSON(out []byte) ([]byte, error) {
+	head, err := protojson.Marshal(l.head)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	if len(l.rows) == 0 {
+		return append(out, head...), nil
+	}
+	out = append(out, `{"notebooks":[`...)
+	for i, row := range l.rows {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		text, err := row.JSON()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, text...)
+	}
+	out = append(out, ']')
+	if rest := bytes.TrimSpace(head[1:]); len(rest) > 1 {
+		out = append(out, ',')
+	}
+	return append(out, head[1:]...), nil
+}
