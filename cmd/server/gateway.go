@@ -72,8 +72,10 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn, list listFunc) (http
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxMessage)
-		a := listAnswers.Get().(*listAnswer)
-		defer a.release()
+		a := &listAnswer{}
+		if r.ProtoMajor < 2 {
+			defer a.release()
+		}
 		r = r.WithContext(context.WithValue(r.Context(), listAnswerKey{}, a))
 		mux.ServeHTTP(w, offerEvents(w, r))
 	}), nil
@@ -85,21 +87,22 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn, list listFunc) (http
 type listAnswer struct {
 	listing *service.Listing
 	stands  *notebookv1.ListResponse
-	text    []byte // of the answer; nobody keeps it beyond the request
+	text    *[]byte // of the answer, from texts; nil before there is one
 }
 
-var listAnswers = sync.Pool{New: func() any { return &listAnswer{} }}
+// texts are *[]byte to write answers to. HTTP/1 has written a text when the handler
+// returns. HTTP/2 may not have when its stream was cut, so there they are not used
+// again.
+var texts = sync.Pool{New: func() any { return new([]byte) }}
 
 // maxKept is the largest text that is kept for another request.
 const maxKept = 1 << 20
 
-// release makes room for another request.
+// release makes room for another request, once the answer is written.
 func (a *listAnswer) release() {
-	a.listing, a.stands = nil, nil
-	if cap(a.text) > maxKept {
-		a.text = nil
+	if a.text != nil && cap(*a.text) <= maxKept {
+		texts.Put(a.text)
 	}
-	listAnswers.Put(a)
 }
 
 type listAnswerKey struct{}
@@ -134,9 +137,10 @@ func (*jsonMarshaler) StreamContentType(any) string { return "application/x-ndjs
 // Marshal implements runtime.Marshaler.
 func (m *jsonMarshaler) Marshal(v any) ([]byte, error) {
 	if a, ok := v.(*listAnswer); ok {
-		text, err := a.listing.AppendJSON(a.text[:0])
+		a.text = texts.Get().(*[]byte)
+		text, err := a.listing.AppendJSON((*a.text)[:0])
 		if err == nil {
-			a.text = text
+			*a.text = text
 		}
 		return text, err
 	}

@@ -32,16 +32,13 @@ func BenchmarkNewReplica(b *testing.B) {
 	first := startChild(b, config)
 	first.untilReady(b)
 	notebooks := notebookv1.NewNotebookServiceClient(first.dial(b))
-	deadline := time.Now().Add(5 * time.Minute)
 	total := int32(0)
-	for total < 4*perLocation-1000 && time.Now().Before(deadline) {
-		resp, err := notebooks.List(b.Context(), &notebookv1.ListRequest{PageSize: 1})
-		if err == nil {
+	if !eventually(b.Context(), 5*time.Minute, func() bool {
+		if resp, err := notebooks.List(b.Context(), &notebookv1.ListRequest{PageSize: 1}); err == nil {
 			total = resp.GetTotalSize()
 		}
-		time.Sleep(time.Second)
-	}
-	if total < 4*perLocation-1000 {
+		return total >= 4*perLocation-1000
+	}) {
 		b.Fatalf("%d notebooks", total)
 	}
 	name := "clouds/core/locations/xb3/notebooks/" + cloudsim.CoresHubNotebook

@@ -575,6 +575,9 @@ func TestReplicas(t *testing.T) {
 // TestReplicasCallNoMore: however many replicas there are, the clouds are called
 // as if there were one.
 func TestReplicasCallNoMore(t *testing.T) {
+	if !whole {
+		t.Skip("part of make campaign")
+	}
 	const span = 15 * time.Second
 	count := func(n int) (total int) {
 		r := startReplicas(t, n)
@@ -582,16 +585,19 @@ func TestReplicasCallNoMore(t *testing.T) {
 		r.held("scnet")
 		r.watchers(n)
 		pause(t.Context(), 5*time.Second) // the work is spread, and then stays where it is
-		core, scnet := r.fleet.CoresHub.Calls("list"), r.fleet.SCNet.Calls("list")
+		calls := func() (n int) {
+			for _, op := range []string{"list", "login", "center", "renew", "state", "detail"} {
+				n += r.fleet.CoresHub.Calls(op) + r.fleet.SCNet.Calls(op)
+			}
+			return n
+		}
+		before := calls()
 		pause(t.Context(), span)
-		total = r.fleet.CoresHub.Calls("list") - core + r.fleet.SCNet.Calls("list") - scnet
+		total = calls() - before
 		for _, c := range r.children {
 			c.kill(t)
 		}
 		return total
-	}
-	if !whole {
-		t.Skip("part of make campaign")
 	}
 	one, ten := count(1), count(10)
 	t.Logf("in %v: one replica made %d calls, ten made %d", span, one, ten)
@@ -675,8 +681,10 @@ func TestChaos(t *testing.T) {
 	// One holder lists two zones every 500 ms, less 10 %; each hand-over may cost a
 	// poll more, and each change reads back.
 	spent := time.Since(began)
-	budget := int(2*spent/(450*time.Millisecond)) + 4*faults + 40*int(changes.asked.Load())
-	if n := calls() - first; n > budget {
+	budget := int(2*spent/(450*time.Millisecond)) + 4*faults + 6*int(changes.asked.Load())
+	n := calls() - first
+	t.Logf("%d calls of list, at most %d are due", n, budget)
+	if n > budget {
 		t.Errorf("%d calls of list in %v with %d faults, want at most %d", n, spent, faults, budget)
 	}
 	r.converge(60*time.Second, watchers)
@@ -706,36 +714,42 @@ func (c *chaosChanges) run(ctx context.Context, rng *rand.Rand) {
 	}
 }
 
-// check waits until all changes are settled, and compares what their records say
-// with what the cloud did.
+// check waits until every replica says of all changes that they are settled, and
+// counts as many that were applied as the cloud has made. A replica may be behind
+// for a while after a NATS server was lost.
 func (c *chaosChanges) check(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	history := notebookv1.NewImageChangeServiceClient(c.r.dial())
-	applied, refused := 0, 0
-	token := ""
-	for {
-		list, err := history.ListImageChanges(ctx, &notebookv1.ListImageChangesRequest{PageSize: 1000, PageToken: token})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, change := range list.GetImageChanges() {
-			switch settled(ctx, t, history, change.GetName()).GetPhase() {
-			case notebookv1.ImageChange_PHASE_SUCCEEDED:
-				applied++
-			default:
-				refused++
+	for i, child := range c.r.children {
+		history := notebookv1.NewImageChangeServiceClient(child.dial(t))
+		phases := map[notebookv1.ImageChange_Phase]int{}
+		done := 0
+		began := time.Now()
+		ok := eventually(t.Context(), time.Minute, func() bool {
+			clear(phases)
+			for token := ""; ; {
+				list, err := history.ListImageChanges(t.Context(), &notebookv1.ListImageChangesRequest{PageSize: 1000, PageToken: token})
+				if err != nil {
+					return false
+				}
+				for _, change := range list.GetImageChanges() {
+					phases[change.GetPhase()]++
+				}
+				if token = list.GetNextPageToken(); token == "" {
+					break
+				}
 			}
+			done = c.r.fleet.CoresHub.Changes(cloudsim.CoresHubNotebook)
+			settled := phases[notebookv1.ImageChange_PHASE_SUCCEEDED] + phases[notebookv1.ImageChange_PHASE_FAILED] + phases[notebookv1.ImageChange_PHASE_UNCHANGED]
+			all := 0
+			for _, n := range phases {
+				all += n
+			}
+			return all == settled && phases[notebookv1.ImageChange_PHASE_SUCCEEDED] == done
+		})
+		t.Logf("replica %d after %v: %d requests: %v; the cloud changed the image %d times", i, time.Since(began).Round(10*time.Millisecond), c.asked.Load(), phases, done)
+		if !ok {
+			t.Errorf("replica %d: the cloud changed the image %d times, the records say %v", i, done, phases)
 		}
-		if token = list.GetNextPageToken(); token == "" {
-			break
-		}
-	}
-	done := c.r.fleet.CoresHub.Changes(cloudsim.CoresHubNotebook)
-	t.Logf("%d requests: %d changes applied, %d not; the cloud changed the image %d times", c.asked.Load(), applied, refused, done)
-	if done != applied {
-		t.Errorf("the cloud changed the image %d times, the records say %d", done, applied)
 	}
 }
 
