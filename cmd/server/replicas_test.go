@@ -509,6 +509,11 @@ func TestReplicas(t *testing.T) {
 		if n := r.fleet.CoresHub.Calls("change_image"); n != sent {
 			t.Error("something was sent")
 		}
+		_, history := r.children[0].client(t)
+		_, err = history.GetImageChange(t.Context(), &notebookv1.GetImageChangeRequest{Name: "imageChanges/" + uuid.Must(uuid.NewV7()).String()})
+		if status.Code(err) != codes.Unavailable || !strings.Contains(fmt.Sprint(status.Convert(err).Details()), "STORE_UNAVAILABLE") {
+			t.Errorf("GetImageChange of what it cannot know: %v", err)
+		}
 		if !ready(r.children[0].http) {
 			t.Error("a replica that answers from memory is not ready")
 		}

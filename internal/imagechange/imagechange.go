@@ -244,19 +244,37 @@ func (c *Changer) takeUp(s *session) {
 // View returns the changes as they are now.
 func (c *Changer) View() *View { return c.book.view() }
 
-// Get returns one change.
-func (c *Changer) Get(ctx context.Context, name string) (*notebookv1.ImageChange, bool) {
+// errNotOpen says that the store cannot be reached, or is not read yet.
+var errNotOpen = errors.New("it is not open")
+
+// lookFor bounds the look into a store that is shared.
+const lookFor = 5 * time.Second
+
+// Get returns one change. Its error is ErrNotFound when there is none, and another
+// one when that cannot be said: another replica may have told of it where this one
+// cannot read at the moment.
+func (c *Changer) Get(ctx context.Context, name string) (*notebookv1.ImageChange, error) {
 	id := strings.TrimPrefix(name, namePrefix)
 	r, ok := c.book.view().get(id)
-	if s := c.session.Load(); !ok && s != nil && s.member.Storage().Shared() {
-		// Another replica may have told of it a moment ago.
-		found, err := c.book.lookup(ctx, s.bucket, id)
-		r, ok = found, err == nil
+	if !ok {
+		s := c.session.Load()
+		if s == nil {
+			return nil, errNotOpen
+		}
+		if s.member.Storage().Shared() {
+			looking, cancel := context.WithTimeout(ctx, lookFor)
+			defer cancel()
+			found, err := c.book.lookup(looking, s.bucket, id)
+			if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) && !errors.Is(err, jetstream.ErrInvalidKey) {
+				return nil, err
+			}
+			r, ok = found, err == nil
+		}
 	}
 	if !ok || r.Step == stepClaiming {
-		return nil, false
+		return nil, ErrNotFound
 	}
-	return r.change, true
+	return r.change, nil
 }
 
 const (
@@ -315,7 +333,7 @@ func (c *Changer) open(ctx context.Context) (*session, error) {
 	if s := c.session.Load(); s != nil {
 		return s, nil
 	}
-	return nil, &StoreError{errors.New("it is not open")}
+	return nil, &StoreError{errNotOpen}
 }
 
 // Ready reports whether changes can be made.

@@ -2,16 +2,29 @@ package service
 
 import (
 	"context"
+	"errors"
 	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/imagechange"
 )
 
 // GetImageChange implements ImageChangeService.
 func (s *Service) GetImageChange(ctx context.Context, req *notebookv1.GetImageChangeRequest) (*notebookv1.GetImageChangeResponse, error) {
-	change, ok := s.changer.Get(ctx, req.GetName())
-	if !ok {
+	change, err := s.changer.Get(ctx, req.GetName())
+	switch {
+	case errors.Is(err, imagechange.ErrNotFound):
 		return nil, notFound(notebookv1.ErrorReason_ERROR_REASON_IMAGE_CHANGE_NOT_FOUND, "no such image change is known; they are kept for 90 days", nil)
+	case err != nil && ctx.Err() != nil:
+		return nil, s.toStatus(ctx, ctx.Err(), nil)
+	case err != nil:
+		return nil, newStatus(codes.Unavailable, notebookv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE,
+			"whether there is such an image change cannot be read at the moment; try again, or another replica", nil, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
 	}
 	return &notebookv1.GetImageChangeResponse{ImageChange: change}, nil
 }
