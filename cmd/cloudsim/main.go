@@ -31,6 +31,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	port := flags.Int("port", 7070, "`port` of the control endpoint on 127.0.0.1; the clouds have the ones that follow; 0 takes free ones")
 	seed := flags.Uint64("seed", 1, "`seed` of the story")
 	notebooks := flags.Int("notebooks", 8, "`number` of notebooks in each location, about")
+	coreshub := flags.Int("coreshub-notebooks", 0, "the same for CoresHub alone; 0: as many")
 	pace := flags.Duration("pace", 3*time.Second, "`time` between two steps of the story; 0s: nothing happens by itself")
 	file := flags.String("write-config", "", "write a configuration for the server to this `file`, instead of showing it")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -38,11 +39,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	} else if err != nil {
 		return 2
 	}
-	if flags.NArg() > 0 || *port < 0 || *port > 65000 || *notebooks < 0 || *notebooks > 1_000_000 || *pace < 0 {
-		_, _ = fmt.Fprintln(stderr, "cloudsim: -port must be from 0 to 65000, -notebooks from 0 to 1000000, -pace not negative, and nothing else is taken")
+	if flags.NArg() > 0 || *port < 0 || *port > 65000 || *notebooks < 0 || *notebooks > 1_000_000 || *coreshub < 0 || *coreshub > 1_000_000 || *pace < 0 {
+		_, _ = fmt.Fprintln(stderr, "cloudsim: -port must be from 0 to 65000, the numbers of notebooks from 0 to 1000000, -pace not negative, and nothing else is taken")
 		return 2
 	}
-	fleet, err := cloudsim.Start(cloudsim.Config{Port: *port, Seed: *seed, Notebooks: *notebooks, Pace: *pace})
+	fleet, err := cloudsim.Start(cloudsim.Config{Port: *port, Seed: *seed, Notebooks: *notebooks, CoresHubNotebooks: *coreshub, Pace: *pace})
 	if err != nil {
 		_, _ = fmt.Fprintln(stderr, "cloudsim:", err)
 		return 1

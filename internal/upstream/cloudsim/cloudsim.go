@@ -35,6 +35,8 @@ type Config struct {
 	Seed uint64
 	// Notebooks is about how many there are in each location. Default 8.
 	Notebooks int
+	// CoresHubNotebooks is the same for CoresHub alone. Default Notebooks.
+	CoresHubNotebooks int
 	// Pace is the time between two steps of the story. Zero: nothing happens by
 	// itself.
 	Pace time.Duration
@@ -57,6 +59,7 @@ func NewSCNet(cfg Config) *SCNet { return newSCNet(cfg.withDefaults()) }
 
 func (c Config) withDefaults() Config {
 	c.Notebooks = cmp.Or(c.Notebooks, 8)
+	c.CoresHubNotebooks = cmp.Or(c.CoresHubNotebooks, c.Notebooks)
 	return c
 }
 
@@ -81,6 +84,7 @@ type controlled interface {
 	Heal()
 	Truth(location string) []Notebook
 	Step()
+	renameSome(count int, rate float64)
 	watchFaults(func())
 	close()
 }
@@ -221,6 +225,9 @@ func (f *Fleet) ServerConfig() string {
 //	PATCH  /{cloud}/settings       change settings
 //	GET    /{cloud}/truth/{location}  what a location really holds
 //	POST   /{cloud}/step?count=N   play N steps of the story
+//	POST   /{cloud}/renames?n=N&rate=R  rename N notebooks, R a second (0: at once), for
+//	                               measurements: a name holds the time at which a list
+//	                               first told it, as @t= and nanoseconds
 //	POST   /scnet/expire           end all tokens
 func (f *Fleet) controlHandler() http.Handler {
 	mux := http.NewServeMux()
@@ -289,6 +296,19 @@ func (f *Fleet) controlHandler() http.Handler {
 			sim.Step()
 		}
 		show(w, sim.status()["notebooks"])
+		return nil
+	}))
+	mux.HandleFunc("POST /{cloud}/renames", cloud(func(w http.ResponseWriter, r *http.Request, sim controlled) error {
+		count, err := strconv.Atoi(cmp.Or(r.URL.Query().Get("n"), "1"))
+		if err != nil || count < 1 || count > 100_000 {
+			return errors.New("n must be from 1 to 100000")
+		}
+		rate, err := strconv.ParseFloat(cmp.Or(r.URL.Query().Get("rate"), "0"), 64)
+		if err != nil || rate != 0 && !(rate >= 0.01 && rate <= 1e6) {
+			return errors.New("rate must be 0, or from 0.01 to 1000000")
+		}
+		sim.renameSome(count, rate)
+		show(w, "ok")
 		return nil
 	}))
 	mux.HandleFunc("POST /scnet/expire", func(w http.ResponseWriter, _ *http.Request) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -227,6 +228,10 @@ func TestControl(t *testing.T) {
 		{"GET", "/core/truth/xb3", "", 200, CoresHubNotebook},
 		{"POST", "/core/step?count=3", "", 200, "xb3"},
 		{"POST", "/core/step?count=0", "", 400, "count must be"},
+		{"POST", "/scnet/renames?n=3&rate=1000", "", 200, "ok"},
+		{"POST", "/core/renames?n=0", "", 400, "n must be"},
+		{"POST", "/core/renames?rate=-1", "", 400, "rate must be"},
+		{"POST", "/core/renames?rate=NaN", "", 400, "rate must be"},
 		{"POST", "/scnet/expire", "", 200, "ended"},
 	} {
 		if status, body := call(tt.method, tt.path, tt.body); status != tt.status || !strings.Contains(body, tt.want) {
@@ -235,6 +240,37 @@ func TestControl(t *testing.T) {
 	}
 	if s := f.SCNet.Settings(); s.Envelope != "C" || s.Regions["20057"] != "no-token" {
 		t.Errorf("settings = %+v", s)
+	}
+}
+
+// TestRenames: notebooks of all locations are renamed in turn, when their time has
+// come, and a name tells when it was first read.
+func TestRenames(t *testing.T) {
+	w := newCoresHub(Config{Notebooks: 3}.withDefaults()).world
+	w.rename(5, 0)
+	w.rename(1, 0)
+	w.places[0].renames = append(w.places[0].renames, time.Now().Add(time.Hour))
+	began := time.Now()
+	stamps := func(p *place) (n int) {
+		p.renameLocked(time.Now())
+		for _, n2 := range p.list {
+			_, stamp, ok := strings.Cut(n2.name, " @t=")
+			if !ok {
+				continue
+			}
+			ns, err := strconv.ParseInt(stamp, 10, 64)
+			if at := time.Unix(0, ns); err != nil || len(stamp) != 19 || at.Before(began.Add(-time.Second)) || at.After(time.Now()) {
+				t.Errorf("name %q", n2.name)
+			}
+			n++
+		}
+		return n
+	}
+	if a, b := stamps(w.places[0]), stamps(w.places[1]); a != 3 || b != 2 { // of 1+3 and 2: the fourth names the first again
+		t.Errorf("%d and %d were renamed", a, b)
+	}
+	if len(w.places[0].renames) != 1 {
+		t.Errorf("%d are still to come", len(w.places[0].renames))
 	}
 }
 

@@ -100,7 +100,7 @@ func newCoresHub(cfg Config) *CoresHub {
 		images: images, types: []string{"official", "official", "user", "custom"},
 		models: []model{{"gpu", "NVIDIA A800"}, {"gpu", "NVIDIA RTX 4090"}},
 		groups: []group{{"rg-7c1f", "rg-7c1f"}},
-	}, CoresHubZones[:2], cfg.Notebooks)
+	}, CoresHubZones[:2], cfg.CoresHubNotebooks)
 	c := &CoresHub{
 		simulator: newSimulator("coreshub", cfg, w, CoresHubSettings{
 			Errors: "code", SignBody: "empty", PageCap: 100, UnknownZone: "empty", Times: "naive", Unset: "null", Counts: "right",
@@ -290,6 +290,7 @@ func (c *CoresHub) list(s CoresHubSettings, zone string, r *http.Request, body [
 	}
 	var match []*instance
 	if p != nil {
+		p.renameLocked(time.Now())
 		for _, n := range p.list {
 			switch {
 			case !strings.Contains(n.name, q.Get("name")),

@@ -455,6 +455,7 @@ func (c *SCNet) page(s SCNetSettings, region, name, status string, page, size in
 	defer w.mu.Unlock()
 	p := w.placeLocked(region)
 	w.ripenLocked(p)
+	p.renameLocked(time.Now())
 	match := []*instance{}
 	for _, n := range p.list {
 		if strings.Contains(n.name, name) && (status == "" || scnetWords[n.phase] == status) {

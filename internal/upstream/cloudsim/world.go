@@ -72,6 +72,10 @@ type place struct {
 	list   []*instance // ordered by creation
 	byID   map[string]*instance
 	target int // about how many there are
+	// renames are the times at which a notebook is to get another name, the next
+	// first; renamed counts those that did.
+	renames []time.Time
+	renamed int
 }
 
 // species is what differs between the notebooks of two clouds.
@@ -247,6 +251,34 @@ func (w *world) eventLocked(p *place, now time.Time) {
 
 func (w *world) startLocked(n *instance, now time.Time) {
 	n.phase, n.updated, n.next, n.task, n.failure = starting, now, w.step+1+w.rng.Int64N(2), w.digitsLocked(19), ""
+}
+
+// rename renames notebooks of all locations in turn, a number of them a second, or
+// at once if that is 0. Its clock is the real one: it is for measurements.
+func (w *world) rename(count int, rate float64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	due := time.Now()
+	for i := range count {
+		p := w.places[i%len(w.places)]
+		p.renames = append(p.renames, due)
+		if rate > 0 {
+			due = due.Add(time.Duration(float64(time.Second) / rate))
+		}
+	}
+}
+
+// renameLocked gives notebooks the new names that are due, one after the other in
+// the order of the place. They hold the time: whoever lists the place sees how old
+// what it is told is.
+func (p *place) renameLocked(now time.Time) {
+	for len(p.renames) > 0 && len(p.list) > 0 && !now.Before(p.renames[0]) {
+		n := p.list[p.renamed%len(p.list)]
+		name, _, _ := strings.Cut(n.name, " @t=")
+		n.name = fmt.Sprintf("%s @t=%019d", name, now.UnixNano())
+		p.renames = p.renames[1:]
+		p.renamed++
+	}
 }
 
 // drift adds and removes rows, as if others worked while a list is read.
