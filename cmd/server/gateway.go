@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -34,13 +36,21 @@ import (
 // told which field is too long.
 const maxMessage = 16 << 20
 
-// listFunc answers List in the process.
-type listFunc func(context.Context, *notebookv1.ListRequest) (*service.Listing, error)
+// local answers in the process, as grpc would, what would mostly cost to decode and
+// encode again what is JSON already.
+type local interface {
+	list(context.Context, *notebookv1.ListRequest) (*service.Listing, error)
+	// watch sends frames until it ends. A send that fails ends it; see
+	// service.WatchInProcess.
+	watch(ctx context.Context, req *notebookv1.WatchRequest, send func(*service.Frame) error) error
+	// slowReader is for how long a reader of a watch may not take a frame.
+	slowReader() time.Duration
+}
 
 // newGateway returns the REST API: every call goes through conn to the gRPC
-// server, and so through its interceptors, except for List, which list answers:
-// most of what it costs would be to decode and encode again what is JSON already.
-func newGateway(ctx context.Context, conn *grpc.ClientConn, list listFunc) (http.Handler, error) {
+// server, and so through its interceptors, except for List and Watch, which here
+// answers.
+func newGateway(ctx context.Context, conn *grpc.ClientConn, here local) (http.Handler, error) {
 	parseStrictly()
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{runtime.JSONPb{
@@ -48,8 +58,8 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn, list listFunc) (http
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
 		}}),
 		runtime.WithForwardResponseRewriter(func(ctx context.Context, resp proto.Message) (any, error) {
-			if a, ok := ctx.Value(listAnswerKey{}).(*listAnswer); ok && a.listing != nil && resp == proto.Message(a.stands) {
-				return a, nil
+			if e, ok := ctx.Value(exchangeKey{}).(*exchange); ok && e.listing != nil && resp == proto.Message(e.stands) {
+				return e, nil
 			}
 			return resp, nil
 		}),
@@ -61,7 +71,7 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn, list listFunc) (http
 	)
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		func(ctx context.Context, mux *runtime.ServeMux, conn *grpc.ClientConn) error {
-			return notebookv1.RegisterNotebookServiceHandlerClient(ctx, mux, listClient{sseClient{notebookv1.NewNotebookServiceClient(conn)}, list})
+			return notebookv1.RegisterNotebookServiceHandlerClient(ctx, mux, localClient{notebookv1.NewNotebookServiceClient(conn), here})
 		},
 		notebookv1.RegisterCloudServiceHandler,
 		notebookv1.RegisterImageChangeServiceHandler,
@@ -72,19 +82,23 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn, list listFunc) (http
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxMessage)
-		a := &listAnswer{}
+		e := &exchange{w: w, r: r}
 		if r.ProtoMajor < 2 {
-			defer a.release()
+			defer e.release()
 		}
-		r = r.WithContext(context.WithValue(r.Context(), listAnswerKey{}, a))
-		mux.ServeHTTP(w, offerEvents(w, r))
+		mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, e)))
 	}), nil
 }
 
-// listAnswer is on its way with a request, through the generated handler, which
-// passes on nothing but messages. listClient puts the listing into it, and the
-// rewriter of responses takes it in place of the message that stands for it.
-type listAnswer struct {
+// exchange is one request and its answer. It travels with the request through the
+// generated handler, which parses it and passes on nothing but messages, to
+// localClient.
+type exchange struct {
+	w http.ResponseWriter
+	r *http.Request
+
+	// listing is the answer to List, which the rewriter of responses takes in place
+	// of the message that stands for it.
 	listing *service.Listing
 	stands  *notebookv1.ListResponse
 	text    *[]byte // of the answer, from texts; nil before there is one
@@ -99,48 +113,71 @@ var texts = sync.Pool{New: func() any { return new([]byte) }}
 const maxKept = 1 << 20
 
 // release makes room for another request, once the answer is written.
-func (a *listAnswer) release() {
-	if a.text != nil && cap(*a.text) <= maxKept {
-		texts.Put(a.text)
+func (e *exchange) release() {
+	if e.text != nil && cap(*e.text) <= maxKept {
+		texts.Put(e.text)
 	}
 }
 
-type listAnswerKey struct{}
+type exchangeKey struct{}
 
-// listClient is the gateway's client of NotebookService.
-type listClient struct {
+// localClient is the gateway's client of NotebookService.
+type localClient struct {
 	notebookv1.NotebookServiceClient
-	list listFunc
+	here local
 }
 
 // List implements notebookv1.NotebookServiceClient. What it returns is empty: the
-// answer is in the context.
-func (c listClient) List(ctx context.Context, req *notebookv1.ListRequest, opts ...grpc.CallOption) (*notebookv1.ListResponse, error) {
-	a, ok := ctx.Value(listAnswerKey{}).(*listAnswer)
+// answer is in the exchange.
+func (c localClient) List(ctx context.Context, req *notebookv1.ListRequest, opts ...grpc.CallOption) (*notebookv1.ListResponse, error) {
+	e, ok := ctx.Value(exchangeKey{}).(*exchange)
 	if !ok {
 		return c.NotebookServiceClient.List(ctx, req, opts...)
 	}
-	listing, err := c.list(ctx, req)
+	listing, err := c.here.list(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	a.listing, a.stands = listing, &notebookv1.ListResponse{}
-	return a.stands, nil
+	e.listing, e.stands = listing, &notebookv1.ListResponse{}
+	return e.stands, nil
 }
 
-// jsonMarshaler is protojson with the content type of a stream of lines.
-type jsonMarshaler struct{ runtime.JSONPb }
+// Watch implements notebookv1.NotebookServiceClient. It returns once the answer is
+// written, with a stream that has nothing to add, or with the error that came before
+// the answer began: the generated handler answers that as any other.
+func (c localClient) Watch(ctx context.Context, req *notebookv1.WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[notebookv1.WatchResponse], error) {
+	e, ok := ctx.Value(exchangeKey{}).(*exchange)
+	if !ok {
+		return c.NotebookServiceClient.Watch(ctx, req, opts...)
+	}
+	if err := e.serveWatch(ctx, c.here, req); err != nil {
+		return nil, err
+	}
+	return endedStream{}, nil
+}
 
-// StreamContentType implements runtime.StreamContentType.
-func (*jsonMarshaler) StreamContentType(any) string { return "application/x-ndjson" }
+// endedStream is a watch that is over. The generated handler asks for its header
+// and its frames, and for nothing else.
+type endedStream struct {
+	grpc.ServerStreamingClient[notebookv1.WatchResponse]
+}
+
+// Header implements grpc.ClientStream.
+func (endedStream) Header() (metadata.MD, error) { return nil, nil }
+
+// Recv implements grpc.ServerStreamingClient.
+func (endedStream) Recv() (*notebookv1.WatchResponse, error) { return nil, io.EOF }
+
+// jsonMarshaler is protojson, and what is JSON already.
+type jsonMarshaler struct{ runtime.JSONPb }
 
 // Marshal implements runtime.Marshaler.
 func (m *jsonMarshaler) Marshal(v any) ([]byte, error) {
-	if a, ok := v.(*listAnswer); ok {
-		a.text = texts.Get().(*[]byte)
-		text, err := a.listing.AppendJSON((*a.text)[:0])
+	if e, ok := v.(*exchange); ok {
+		e.text = texts.Get().(*[]byte)
+		text, err := e.listing.AppendJSON((*e.text)[:0])
 		if err == nil {
-			*a.text = text
+			*e.text = text
 		}
 		return text, err
 	}

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"buf.build/go/protovalidate"
-	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -33,54 +31,42 @@ type interceptor struct {
 // interceptors returns the chain, outermost first. Recovery is inside metrics
 // and log, so that both see a panic as the INTERNAL that the caller gets; only
 // the rules of the contract are checked inside it.
-func interceptors(metrics *grpcprom.ServerMetrics, validator protovalidate.Validator, log *slog.Logger) []interceptor {
-	accessLog := logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
-		log.Log(ctx, slog.Level(level), msg, fields...)
-	})
-	logOptions := []logging.Option{
-		logging.WithLogOnEvents(logging.FinishCall),
-		logging.WithDisableLoggingFields(logging.SystemTag[0], logging.ComponentFieldKey),
-	}
+func interceptors(calls *calls, validator protovalidate.Validator, log *slog.Logger) []interceptor {
 	onPanic := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
 		log.ErrorContext(ctx, "panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		return service.Error(codes.Internal, notebookv1.ErrorReason_ERROR_REASON_INTERNAL, "internal error; the log of notebookd has the details")
 	})
 	return []interceptor{
-		{metrics.UnaryServerInterceptor(), metrics.StreamServerInterceptor()},
-		{logging.UnaryServerInterceptor(accessLog, logOptions...), logging.StreamServerInterceptor(accessLog, logOptions...)},
+		{calls.unary, calls.stream},
 		{unary: deadline},
 		{recovery.UnaryServerInterceptor(onPanic), recovery.StreamServerInterceptor(onPanic)},
 		{validateUnary(validator), validateStream(validator)},
 	}
 }
 
-// chain turns the list into server options.
-func chain(list []interceptor) []grpc.ServerOption {
-	var unary []grpc.UnaryServerInterceptor
-	var stream []grpc.StreamServerInterceptor
-	for _, i := range list {
-		if i.unary != nil {
-			unary = append(unary, i.unary)
-		}
-		if i.stream != nil {
-			stream = append(stream, i.stream)
-		}
-	}
-	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(unary...), grpc.ChainStreamInterceptor(stream...)}
-}
-
-// unary is the whole list as one interceptor, for calls that come without a
-// connection.
-func unary(list []interceptor) grpc.UnaryServerInterceptor {
-	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		for _, i := range slices.Backward(list) {
-			if i.unary == nil {
-				continue
+// chain makes one interceptor of the list.
+func chain(list []interceptor) interceptor {
+	return interceptor{
+		unary: func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			for _, i := range slices.Backward(list) {
+				if i.unary == nil {
+					continue
+				}
+				next := handler
+				handler = func(ctx context.Context, req any) (any, error) { return i.unary(ctx, req, info, next) }
 			}
-			next := handler
-			handler = func(ctx context.Context, req any) (any, error) { return i.unary(ctx, req, info, next) }
-		}
-		return handler(ctx, req)
+			return handler(ctx, req)
+		},
+		stream: func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			for _, i := range slices.Backward(list) {
+				if i.stream == nil {
+					continue
+				}
+				next := handler
+				handler = func(srv any, stream grpc.ServerStream) error { return i.stream(srv, stream, info, next) }
+			}
+			return handler(srv, stream)
+		},
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"buf.build/go/protovalidate"
-	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -56,8 +55,8 @@ type server struct {
 	service   *service.Service
 	health    *health.Server
 	grpc      *grpc.Server
-	// interceptor is what unary calls of grpc go through.
-	interceptor grpc.UnaryServerInterceptor
+	// interceptor is what the calls of grpc go through.
+	interceptor interceptor
 	http        *http.Server
 	stopping    atomic.Bool
 
@@ -138,21 +137,21 @@ func (s *server) buildGRPC() error {
 	if err != nil {
 		return fmt.Errorf("rules of the contract: %w", err)
 	}
-	metrics := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram())
-	s.registry.MustRegister(metrics)
-	list := interceptors(metrics, validator, s.log)
-	s.interceptor = unary(list)
-	options := append(chain(list),
+	calls := &calls{log: s.log}
+	s.interceptor = chain(interceptors(calls, validator, s.log))
+	options := []grpc.ServerOption{
+		grpc.UnaryInterceptor(s.interceptor.unary),
+		grpc.StreamInterceptor(s.interceptor.stream),
 		service.Codec(),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-	)
+	}
 	s.grpc = grpc.NewServer(options...)
 	service.Register(s.grpc, s.service)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
-	metrics.InitializeMetrics(s.grpc)
+	calls.count(s.registry, s.grpc.GetServiceInfo())
 	return nil
 }
 
@@ -166,7 +165,7 @@ func (s *server) buildHTTP(ctx context.Context) error {
 		return fmt.Errorf("gateway: %w", err)
 	}
 	s.loopbackConn = conn
-	gateway, err := newGateway(ctx, conn, s.list)
+	gateway, err := newGateway(ctx, conn, s)
 	if err != nil {
 		return err
 	}
@@ -206,15 +205,36 @@ func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-// list answers the gateway's List as grpc would, without the way there and back.
+// list implements local.
 func (s *server) list(ctx context.Context, req *notebookv1.ListRequest) (*service.Listing, error) {
+	ctx, err := s.incoming(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return s.service.ListInProcess(ctx, req, s.interceptor.unary)
+}
+
+// watch implements local.
+func (s *server) watch(ctx context.Context, req *notebookv1.WatchRequest, send func(*service.Frame) error) error {
+	ctx, err := s.incoming(ctx, req)
+	if err != nil {
+		return err
+	}
+	return s.service.WatchInProcess(ctx, req, s.interceptor.stream, send)
+}
+
+// slowReader implements local.
+func (s *server) slowReader() time.Duration { return s.service.SlowReader() }
+
+// incoming makes of the context of a call by the gateway what it would be on the
+// other side of loopback.
+func (s *server) incoming(ctx context.Context, req proto.Message) (context.Context, error) {
 	if _, err := proto.Marshal(req); err != nil { // text that is not UTF-8, which no connection would carry
 		return nil, status.Error(codes.Internal, err.Error())
 	}
 	md, _ := metadata.FromOutgoingContext(ctx)
 	ctx = metadata.NewIncomingContext(ctx, md)
-	ctx = peer.NewContext(ctx, &peer.Peer{Addr: s.loopback.Addr()})
-	return s.service.ListInProcess(ctx, req, s.interceptor)
+	return peer.NewContext(ctx, &peer.Peer{Addr: s.loopback.Addr()}), nil
 }
 
 // caller is who makes a call: the host of the other end or, for what comes

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -56,6 +57,12 @@ func (r *Row) JSON() ([]byte, error) {
 	}
 	r.json.Store(&text)
 	return text, nil
+}
+
+// AppendField appends Notebook in the wire format as a field of another message.
+func (r *Row) AppendField(out []byte, number protowire.Number) []byte {
+	_, _, tag := protowire.ConsumeTag(r.Encoded)
+	return append(protowire.AppendTag(out, number, protowire.BytesType), r.Encoded[tag:]...)
 }
 
 // life is from when to when a notebook existed, in revisions. The zero life is

@@ -3,12 +3,15 @@ package service
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 	encodingproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -24,6 +27,12 @@ func Register(server grpc.ServiceRegistrar, s *Service) {
 	for i := range notebooks.Methods {
 		if method := &notebooks.Methods[i]; method.MethodName == "List" {
 			method.Handler = listHandler
+		}
+	}
+	notebooks.Streams = append([]grpc.StreamDesc(nil), notebooks.Streams...)
+	for i := range notebooks.Streams {
+		if stream := &notebooks.Streams[i]; stream.StreamName == "Watch" {
+			stream.Handler = watchHandler
 		}
 	}
 	server.RegisterService(&notebooks, s)
@@ -137,3 +146,69 @@ func (l *Listing) AppendJSON(out []byte) ([]byte, error) {
 	}
 	return append(out, head[1:]...), nil
 }
+
+// watchHandler does what the generated one does, except that it sends Frames.
+func watchHandler(srv any, stream grpc.ServerStream) error {
+	req := &notebookv1.WatchRequest{}
+	if err := stream.RecvMsg(req); err != nil {
+		return err
+	}
+	return srv.(*Service).watchGuarded(stream.Context(), req, func(frame *Frame) error { return stream.SendMsg(frame) }) //nolint:forcetypeassert // Register's
+}
+
+// WatchInProcess calls Watch through an interceptor, without a connection. Its
+// frames are sent by the caller's goroutine. A send that fails ends the watch: with
+// context.Canceled when the reader has left, with os.ErrDeadlineExceeded when it has
+// not taken anything for SlowReader.
+func (s *Service) WatchInProcess(ctx context.Context, req *notebookv1.WatchRequest, interceptor grpc.StreamServerInterceptor, send func(*Frame) error) error {
+	handler := func(_ any, stream grpc.ServerStream) error {
+		req := &notebookv1.WatchRequest{}
+		if err := stream.RecvMsg(req); err != nil {
+			return err
+		}
+		ctx := stream.Context()
+		leave, err := s.callers.enter(s.caller(ctx), s.watchLimits.MaxPerCaller, &s.watches)
+		if err != nil {
+			return err
+		}
+		defer leave()
+		err = s.watch(ctx, req, func(frame *Frame) error { return stream.SendMsg(frame) })
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return s.errSlowReader()
+		}
+		return s.toStatus(ctx, err, nil)
+	}
+	stream := &localStream{ctx: ctx, req: req, send: send}
+	if interceptor == nil {
+		return handler(s, stream)
+	}
+	return interceptor(s, stream, &grpc.StreamServerInfo{FullMethod: notebookv1.NotebookService_Watch_FullMethodName, IsServerStream: true}, handler)
+}
+
+// localStream is the stream of a watch that has no connection.
+type localStream struct {
+	ctx  context.Context //nolint:containedctx // as grpc.ServerStream
+	req  *notebookv1.WatchRequest
+	send func(*Frame) error
+}
+
+// Context implements grpc.ServerStream.
+func (l *localStream) Context() context.Context { return l.ctx }
+
+// RecvMsg implements grpc.ServerStream.
+func (l *localStream) RecvMsg(to any) error {
+	proto.Merge(to.(proto.Message), l.req) //nolint:forcetypeassert // WatchInProcess's
+	return nil
+}
+
+// SendMsg implements grpc.ServerStream.
+func (l *localStream) SendMsg(m any) error { return l.send(m.(*Frame)) } //nolint:forcetypeassert // as above
+
+// SetHeader implements grpc.ServerStream. Nobody sees headers.
+func (*localStream) SetHeader(metadata.MD) error { return nil }
+
+// SendHeader implements grpc.ServerStream.
+func (*localStream) SendHeader(metadata.MD) error { return nil }
+
+// SetTrailer implements grpc.ServerStream.
+func (*localStream) SetTrailer(metadata.MD) {}

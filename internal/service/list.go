@@ -94,7 +94,7 @@ func (s *Service) list(ctx context.Context, req *notebookv1.ListRequest) (*Listi
 	if more {
 		resp.NextPageToken = s.nextPage(snapshot, sc, by, rows[len(rows)-1].Notebook)
 	}
-	resp.ResumeToken = s.resumeToken(sc, snapshot, snapshot.Revision(), snapshot.Revision())
+	resp.ResumeToken = s.token(sc, snapshot.Epoch(), snapshot.Revision(), snapshot.Revision(), now)
 	return &Listing{head: resp, rows: rows}, nil
 }
 
@@ -293,10 +293,6 @@ func pageSize(asked int32) int {
 		return defaultPageSize
 	}
 	return int(min(asked, maxPageSize))
-}
-
-func (s *Service) resumeToken(sc scope, snapshot *inventory.Snapshot, revision, base uint64) string {
-	return s.inventory.Tokens().Resume(sc.key(), inventory.Resume{Epoch: snapshot.Epoch(), Revision: revision, Base: base, Time: time.Now()})
 }
 
 func timestamp(t time.Time) *timestamppb.Timestamp {

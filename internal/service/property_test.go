@@ -699,6 +699,9 @@ func (h *history) live(goal int64) {
 		if h.rng.IntN(2) == 0 {
 			l.service.watchLimits.SlowReader = 20 * time.Millisecond
 		}
+		if h.rng.IntN(2) == 0 {
+			l.service.keep = 1 // so that slow readers have to walk
+		}
 		l.service.onShown = h.keep
 		before := h.reconnects.Load()
 		h.door.set(l)

@@ -48,7 +48,9 @@ type Service struct {
 	caller      func(context.Context) string
 	watchLimits WatchLimits
 	callers     callers
-	watches     sync.WaitGroup // the goroutines of guarded
+	watches     sync.WaitGroup // all of them, and the goroutines that belong to them
+	feeds       feeds
+	keep        int // see maxKept
 	// onShown is told of each snapshot before a watch sends it; nil but in tests.
 	onShown func(*inventory.Snapshot)
 
@@ -69,7 +71,7 @@ func New(cfg Config) *Service {
 	return &Service{
 		caller: cfg.Caller, watchLimits: cfg.Watch.withDefaults(),
 		inventory: cfg.Inventory, changer: cfg.Changer, log: cfg.Logger,
-		draining: make(chan struct{}),
+		draining: make(chan struct{}), keep: maxKept,
 	}
 }
 

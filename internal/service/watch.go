@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -11,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
-	"github.com/notebookd/notebookd/internal/imagechange"
 	"github.com/notebookd/notebookd/internal/inventory"
 )
 
@@ -21,27 +19,34 @@ const (
 	aheadFor = 5 * time.Second
 )
 
-// Watch implements NotebookService.
+// Watch implements NotebookService. A server that Register was called with sends
+// the same frames without encoding them anew for each watch.
 func (s *Service) Watch(req *notebookv1.WatchRequest, stream notebookv1.NotebookService_WatchServer) error {
-	ctx := stream.Context()
-	leave, err := s.callers.enter(s.caller(ctx), s.watchLimits.MaxPerCaller)
+	return s.watchGuarded(stream.Context(), req, func(frame *Frame) error {
+		return stream.Send(frame.message())
+	})
+}
+
+// sendFunc sends one frame.
+type sendFunc func(*Frame) error
+
+// watchGuarded is a watch whose reader may not stand still; see guarded.
+func (s *Service) watchGuarded(ctx context.Context, req *notebookv1.WatchRequest, send sendFunc) error {
+	leave, err := s.callers.enter(s.caller(ctx), s.watchLimits.MaxPerCaller, &s.watches)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	return s.toStatus(ctx, s.guarded(stream.Send, func(send sendFunc) error { return s.watch(ctx, req, send) }), nil)
+	return s.toStatus(ctx, s.guarded(send, func(send sendFunc) error { return s.watch(ctx, req, send) }), nil)
 }
 
-// sendFunc sends one frame.
-type sendFunc func(*notebookv1.WatchResponse) error
-
 // watch sends frames until ctx ends or the service drains. It holds no queue:
-// it remembers the revision that was sent and walks what is newer, so a slow
-// reader costs nothing but its own stream.
+// what it will send is in its feed or, when that has gone too far, in the
+// inventory.
 func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send sendFunc) error {
 	select {
 	case <-s.draining:
-		return Error(codes.Unavailable, notebookv1.ErrorReason_ERROR_REASON_DRAINING, "the server is stopping; try another one")
+		return errDraining()
 	default:
 	}
 	sc, err := newScope(req.GetParent(), req.GetFilter())
@@ -51,35 +56,37 @@ func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send 
 	if err := s.loaded(ctx); err != nil {
 		return err
 	}
-	snapshot := s.inventory.Snapshot()
-	if _, _, err := sc.selected(snapshot); err != nil {
+	if _, _, err := sc.selected(s.inventory.Snapshot()); err != nil {
 		return err
 	}
-	w := &watcher{service: s, scope: sc, send: send, locations: map[string]uint64{}, interval: defaultBookmarkInterval}
-	if sc.filter.key() != "" {
-		w.matched = map[string]struct{}{}
-	}
-	if d := req.GetBookmarkInterval(); d != nil {
-		w.interval = d.AsDuration()
-	}
-	done := s.inventory.Watching()
-	defer done()
-
 	begin := begin{snapshot: req.GetSnapshot() != notebookv1.WatchRequest_SNAPSHOT_SKIP}
 	if token := req.GetResumeToken(); token != "" {
-		if begin, snapshot, err = s.resume(ctx, sc, token); err != nil {
+		if begin, err = s.resume(ctx, sc, token); err != nil {
 			return err
 		}
 	}
-	if err := w.start(snapshot, begin); err != nil {
+	defer s.inventory.Watching()()
+	w := &watcher{service: s, scope: sc, send: send, interval: defaultBookmarkInterval}
+	if d := req.GetBookmarkInterval(); d != nil {
+		w.interval = d.AsDuration()
+	}
+	var leave func()
+	w.feed, leave = s.join(sc)
+	defer leave()
+	if err := w.start(begin); err != nil {
 		return err
 	}
-	return w.follow(ctx, snapshot)
+	return w.follow(ctx)
+}
+
+func errDraining() error {
+	return Error(codes.Unavailable, notebookv1.ErrorReason_ERROR_REASON_DRAINING, "the server is stopping; try another one")
 }
 
 // begin is where a watch begins.
 type begin struct {
 	resumed  bool
+	epoch    string // that revision belongs to
 	revision uint64 // known to the caller, when resumed
 	base     uint64 // see inventory.Resume
 	at       time.Time
@@ -87,30 +94,26 @@ type begin struct {
 	reset    string // why a token cannot be resumed; empty when it can
 }
 
-// resume says how a watch with a token begins, and with which snapshot.
-func (s *Service) resume(ctx context.Context, sc scope, token string) (begin, *inventory.Snapshot, error) {
-	snapshot := s.inventory.Snapshot()
-	r, err := s.inventory.Tokens().OpenResume(sc.key(), token, snapshot.Epoch())
+// resume says how a watch with a token begins.
+func (s *Service) resume(ctx context.Context, sc scope, token string) (begin, error) {
+	epoch := s.inventory.Snapshot().Epoch()
+	r, err := s.inventory.Tokens().OpenResume(sc.key(), token, epoch)
 	if err != nil {
-		return begin{}, nil, err
+		return begin{}, err
 	}
 	switch {
-	case r.Epoch != snapshot.Epoch():
-		return begin{snapshot: true, reset: "LOG_REPLACED"}, snapshot, nil
+	case r.Epoch != epoch:
+		return begin{snapshot: true, reset: "LOG_REPLACED"}, nil
 	case r.Revision == 0:
 		// From before the end of a snapshot: what was shown of it may be gone.
-		return begin{snapshot: true, reset: "SNAPSHOT_INCOMPLETE"}, snapshot, nil
+		return begin{snapshot: true, reset: "SNAPSHOT_INCOMPLETE"}, nil
 	case time.Since(r.Time) > s.inventory.Tombstones():
-		return begin{snapshot: true, reset: "TOKEN_EXPIRED"}, snapshot, nil
+		return begin{snapshot: true, reset: "TOKEN_EXPIRED"}, nil
 	}
 	if err := s.reach(ctx, r.Revision); err != nil {
-		return begin{}, nil, err
+		return begin{}, err
 	}
-	snapshot = s.inventory.Snapshot()
-	if snapshot.Epoch() != r.Epoch || snapshot.Revision() < r.Revision {
-		return begin{snapshot: true, reset: "LOG_REPLACED"}, snapshot, nil // a log that lost its end, or another one by now
-	}
-	return begin{resumed: true, revision: r.Revision, base: r.Base, at: r.Time}, snapshot, nil
+	return begin{resumed: true, epoch: r.Epoch, revision: r.Revision, base: r.Base, at: r.Time}, nil
 }
 
 // reach waits until a revision is shown, or it is certain that the log does not
@@ -140,83 +143,63 @@ type watcher struct {
 	scope    scope
 	send     sendFunc
 	interval time.Duration
-
-	// shown is the snapshot that is being sent.
-	shown *inventory.Snapshot
-	sent  uint64 // revision up to which everything was sent
-	// base is the revision that the caller knew everything of when the walk that
-	// sent has reached began. A version that a newer one has replaced is never
-	// walked, so until the end of the walk the caller may hold what was at base.
-	base      uint64
-	locations map[string]uint64 // by name → version that was sent
-	// matched holds the names of the notebooks that the caller knows to match
-	// the filter; nil without one.
-	matched map[string]struct{}
-	changes *imagechange.View // that was sent
-	// unsure is set while a resumed watch catches up: whether a notebook that
-	// changed meanwhile matched before is not known then.
-	unsure bool
-}
-
-// show notes which snapshot is sent from now on.
-func (w *watcher) show(snapshot *inventory.Snapshot) {
-	w.shown = snapshot
-	if w.service.onShown != nil {
-		w.service.onShown(snapshot)
-	}
+	feed     *feed
+	sent     *batch // everything up to it was sent
 }
 
 // start sends all that comes before the changes.
-func (w *watcher) start(snapshot *inventory.Snapshot, b begin) error {
-	w.show(snapshot)
-	w.sent, w.base = b.revision, b.base // 0 before a snapshot: a token of these frames starts over
-	if !b.resumed && !b.snapshot {
-		w.sent, w.base = snapshot.Revision(), snapshot.Revision()
+func (w *watcher) start(b begin) error {
+	last, snapshot, view := w.feed.now()
+	w.sent = last
+	if b.resumed && (snapshot.Epoch() != b.epoch || snapshot.Revision() < b.revision) {
+		b = begin{snapshot: true, reset: "LOG_REPLACED"} // a log that lost its end, or another one by now
+	}
+	at := time.Now()
+	present := w.service.token(w.scope, snapshot.Epoch(), snapshot.Revision(), snapshot.Revision(), at)
+	token := present
+	switch {
+	case b.resumed:
+		token = w.service.token(w.scope, snapshot.Epoch(), b.revision, b.base, at)
+	case b.snapshot:
+		token = w.service.token(w.scope, snapshot.Epoch(), 0, 0, at) // it starts over
 	}
 	if b.reset != "" {
 		reset := &notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Reset_{Reset_: &notebookv1.Reset{Reason: b.reset}}}
-		if err := w.frame(reset); err != nil {
+		if err := w.send(newFrame(token, reset)); err != nil {
 			return err
 		}
-	}
-	if err := w.sendLocations(snapshot); err != nil {
-		return err
 	}
 	locations, _, err := w.scope.selected(snapshot)
 	if err != nil {
 		return err
 	}
 	for _, l := range locations {
-		if w.matched == nil && !b.snapshot {
-			break
+		if err := w.send(newFrame(token, locationEvent(snapshot, l))); err != nil {
+			return err
 		}
-		for row := range snapshot.Rows(l.Name, "") {
-			if b.resumed && row.Revision > b.revision || !w.scope.filter.match(row.Notebook) {
-				continue
-			}
-			if w.matched != nil {
-				w.matched[row.Name] = struct{}{}
-			}
-			if !b.snapshot {
-				continue
-			}
-			if err := w.send(notebookEvent(&notebookv1.NotebookEvent{
-				Type: notebookv1.NotebookEvent_TYPE_ADDED, Notebook: row.Notebook, Initial: true,
-			})); err != nil {
-				return err
+	}
+	if b.snapshot {
+		for _, l := range locations {
+			for row := range snapshot.Rows(l.Name, "") {
+				if !w.scope.filter.match(row.Notebook) {
+					continue
+				}
+				if err := w.send(newRowFrame("", rowFrame{row: row, kind: notebookv1.NotebookEvent_TYPE_ADDED, initial: true})); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	if b.resumed {
-		w.unsure = true
-		if err := w.sendChanges(snapshot); err != nil {
+		// Whether a notebook that changed meanwhile matched before is not known.
+		knew := func(row *inventory.Row, _ bool) bool { return row.Known(b.base, b.revision) }
+		from := w.scope.position(snapshot, view, nil) // of everything else
+		from.revision = b.revision
+		if err := w.service.walk(w.scope, snapshot, view, from, b.base, knew, w.send); err != nil {
 			return err
 		}
-		w.unsure = false
 	}
-	w.sent, w.base = snapshot.Revision(), snapshot.Revision()
-	w.changes = w.service.changer.View()
-	for change := range w.changes.Newest("") {
+	for change := range view.Newest("") {
 		open := change.GetPhase() != notebookv1.ImageChange_PHASE_SUCCEEDED && change.GetPhase() != notebookv1.ImageChange_PHASE_FAILED &&
 			change.GetPhase() != notebookv1.ImageChange_PHASE_UNCHANGED
 		if age := time.Since(change.GetCreateTime().AsTime()); age > maxChangeAge {
@@ -224,180 +207,142 @@ func (w *watcher) start(snapshot *inventory.Snapshot, b begin) error {
 		}
 		// A token may be a little ahead of the changes that were sent before it.
 		told := b.at.Add(-w.service.watchLimits.SlowReader)
-		if !open && (!b.resumed || change.GetUpdateTime().AsTime().Before(told)) {
+		if !open && (!b.resumed || change.GetUpdateTime().AsTime().Before(told)) || !w.scope.concerns(change, snapshot) {
 			continue
 		}
-		if err := w.sendChange(change); err != nil {
+		if err := w.send(newFrame(present, imageChangeEvent(change))); err != nil {
 			return err
 		}
 	}
-	return w.bookmark(notebookv1.Bookmark_KIND_SNAPSHOT_END)
+	return w.send(newFrame(present, bookmarkEvent(notebookv1.Bookmark_KIND_SNAPSHOT_END)))
 }
 
 // maxChangeAge bounds how far back a watch looks for image changes when it
 // begins.
 const maxChangeAge = 24 * time.Hour
 
-// sendImageChanges sends the image changes of the scope that went on.
-func (w *watcher) sendImageChanges() error {
-	since := w.changes.Seq()
-	w.changes = w.service.changer.View()
-	for change := range w.changes.Since(since) {
-		if err := w.sendChange(change); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// sendChange sends an image change if it is of the scope. With a filter it is
-// when either of its notebooks matches.
-func (w *watcher) sendChange(change *notebookv1.ImageChange) error {
-	parts := strings.Split(change.GetNotebook(), "/")
-	if len(parts) < 4 || !w.scope.hasCloud(parts[1]) || w.scope.location != "" && w.scope.location != parts[3] {
-		return nil
-	}
-	if w.matched != nil {
-		_, old := w.matched[change.GetNotebook()]
-		if _, next := w.matched[change.GetNewNotebook()]; !old && !next {
-			return nil
-		}
-	}
-	return w.frame(&notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_ImageChange{ImageChange: change}})
-}
-
 // follow sends changes, location events and bookmarks.
-func (w *watcher) follow(ctx context.Context, snapshot *inventory.Snapshot) error {
-	bookmarks := time.NewTicker(w.interval)
-	defer bookmarks.Stop()
-	draining := w.service.draining
-	lifetime := w.service.watchLimits.MaxLifetime
+func (w *watcher) follow(ctx context.Context) error {
+	now := time.Now()
 	// ±10 %, so that those who came together do not come back together.
-	closing := time.After(time.Duration((0.9 + 0.2*rand.Float64()) * float64(lifetime))) //nolint:gosec // not a secret
+	closing := now.Add(time.Duration((0.9 + 0.2*rand.Float64()) * float64(w.service.watchLimits.MaxLifetime))) //nolint:gosec // not a secret
+	bookmark := now.Add(w.interval)
+	due := func() time.Duration {
+		if closing.Before(bookmark) {
+			return time.Until(closing)
+		}
+		return time.Until(bookmark)
+	}
+	timer := time.NewTimer(due()) // one for both: each case of the select costs something at every wake-up
+	defer timer.Stop()
+	drain := func() {
+		if soon := time.Now().Add(time.Duration(rand.Float64() * float64(w.service.drainOver))); soon.Before(closing) { //nolint:gosec // not a secret
+			closing = soon
+			timer.Reset(due())
+		}
+	}
+	select {
+	case <-w.service.draining: // perhaps before this watch could be told by its feed
+		drain()
+	default:
+	}
+	done := ctx.Done()
 	for {
 		select {
-		case <-snapshot.Superseded():
-			before := snapshot
-			snapshot = w.service.inventory.Snapshot()
-			w.show(snapshot)
-			if snapshot.Resets() != before.Resets() {
-				if err := w.restart(snapshot); err != nil {
+		case <-w.sent.set:
+			draining, err := w.forward()
+			if err != nil {
+				return err
+			}
+			if draining {
+				drain()
+			}
+		case <-timer.C:
+			now := time.Now()
+			if !now.Before(closing) {
+				return w.bookmark(notebookv1.Bookmark_KIND_CLOSING)
+			}
+			if !now.Before(bookmark) {
+				if err := w.bookmark(notebookv1.Bookmark_KIND_HEARTBEAT); err != nil {
 					return err
 				}
-				continue
+				for !now.Before(bookmark) {
+					bookmark = bookmark.Add(w.interval)
+				}
 			}
-			if err := w.sendChanges(snapshot); err != nil {
-				return err
-			}
-			if err := w.sendLocations(snapshot); err != nil {
-				return err
-			}
-		case <-w.changes.Superseded():
-			if err := w.sendImageChanges(); err != nil {
-				return err
-			}
-		case <-bookmarks.C:
-			if err := w.bookmark(notebookv1.Bookmark_KIND_HEARTBEAT); err != nil {
-				return err
-			}
-		case <-draining:
-			draining = nil
-			closing = time.After(time.Duration(rand.Float64() * float64(w.service.drainOver))) //nolint:gosec // not a secret
-		case <-closing:
-			return w.bookmark(notebookv1.Bookmark_KIND_CLOSING)
-		case <-ctx.Done():
+			timer.Reset(due())
+		case <-done:
 			return ctx.Err()
 		}
 	}
 }
 
-// restart begins again after all rows were forgotten, because the log that they
-// were in is not there any more.
-func (w *watcher) restart(snapshot *inventory.Snapshot) error {
-	clear(w.locations)
-	if w.matched != nil {
-		clear(w.matched)
-	}
-	return w.start(snapshot, begin{snapshot: true, reset: "LOG_REPLACED"})
-}
-
-// sendChanges sends every row of the scope that is newer than what was sent, in
-// the order of the log.
-func (w *watcher) sendChanges(snapshot *inventory.Snapshot) error {
-	from := w.sent
-	for row := range snapshot.Since(from) {
-		event := w.event(snapshot, row, from)
-		if event == nil {
-			continue
-		}
-		w.sent = row.Revision
-		if err := w.frame(notebookEvent(event)); err != nil {
-			return err
-		}
-	}
-	w.sent, w.base = snapshot.Revision(), snapshot.Revision()
-	return nil
-}
-
-// event is what a row is to a watch that was sent everything up to from, or nil
-// when it is no news to it.
-func (w *watcher) event(snapshot *inventory.Snapshot, row *inventory.Row, from uint64) *notebookv1.NotebookEvent {
-	if l, ok := snapshot.Location(row.Location); !ok || !w.scope.has(l) {
-		return nil // of a cloud that is not configured, or not asked for
-	}
-	before := row.Known(w.base, from) // whether the caller knows the notebook
-	now := !row.Deleted && w.scope.filter.match(row.Notebook)
-	if w.matched != nil {
-		if !w.unsure {
-			_, before = w.matched[row.Name]
-		}
-		if now {
-			w.matched[row.Name] = struct{}{}
-		} else {
-			delete(w.matched, row.Name)
-		}
-	}
-	event := &notebookv1.NotebookEvent{Notebook: row.Notebook}
+// forward sends the next batch, or all there are when it is too late for that.
+func (w *watcher) forward() (draining bool, err error) {
+	next := w.sent.next
+	frames := next.frames.Load()
 	switch {
-	case now && before:
-		event.Type, event.ChangedFields = notebookv1.NotebookEvent_TYPE_MODIFIED, row.ChangedSince(w.base)
-	case now:
-		event.Type = notebookv1.NotebookEvent_TYPE_ADDED
-	case !before:
-		return nil // never seen
-	case row.Deleted:
-		event.Type = notebookv1.NotebookEvent_TYPE_DELETED
-	default:
-		event.Type = notebookv1.NotebookEvent_TYPE_LEFT_FILTER
+	case next.restart:
+		return false, w.start(begin{snapshot: true, reset: "LOG_REPLACED"})
+	case frames == nil:
+		return w.catchUp()
 	}
-	return event
+	for _, frame := range *frames {
+		if err := w.send(frame); err != nil {
+			return false, err
+		}
+	}
+	w.sent = next
+	return next.closing, nil
 }
 
-// sendLocations sends every location of the scope whose status is news.
-func (w *watcher) sendLocations(snapshot *inventory.Snapshot) error {
-	for _, l := range snapshot.Locations() {
-		if !w.scope.has(l) || w.locations[l.Name] == l.Version() {
-			continue
+// catchUp goes to the end of the chain. It sends the latest versions of what has
+// changed, which may be fewer than there are batches on the way.
+func (w *watcher) catchUp() (draining bool, err error) {
+	last, snapshot, view := w.feed.now()
+	from := w.sent.at.Load()
+	flipped := map[string]bool{} // whether they matched at from
+	for b := w.sent; b != last; {
+		b = b.next
+		if b.restart {
+			return false, w.start(begin{snapshot: true, reset: "LOG_REPLACED"})
 		}
-		w.locations[l.Name] = l.Version()
-		frame := &notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Location{Location: locationMessage(snapshot, l)}}
-		if err := w.frame(frame); err != nil {
-			return err
+		draining = draining || b.closing
+		for name, before := range b.flipped {
+			if _, ok := flipped[name]; !ok {
+				flipped[name] = before
+			}
 		}
 	}
-	return nil
+	knew := func(row *inventory.Row, now bool) bool {
+		if w.scope.filter.key() == "" {
+			return row.Known(from.revision, from.revision)
+		}
+		if before, ok := flipped[row.Name]; ok {
+			return before
+		}
+		return now
+	}
+	if err := w.service.walk(w.scope, snapshot, view, from, from.revision, knew, w.send); err != nil {
+		return false, err
+	}
+	w.sent = last
+	return draining, nil
 }
 
 func (w *watcher) bookmark(kind notebookv1.Bookmark_Kind) error {
-	return w.frame(&notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Bookmark{Bookmark: &notebookv1.Bookmark{Kind: kind}}})
+	at := w.sent.at.Load()
+	return w.send(newFrame(w.service.token(w.scope, at.epoch, at.revision, at.revision, time.Now()), bookmarkEvent(kind)))
 }
 
-// frame sends a frame with the token of what was sent so far.
-func (w *watcher) frame(frame *notebookv1.WatchResponse) error {
-	frame.ResumeToken = w.service.resumeToken(w.scope, w.shown, w.sent, w.base)
-	return w.send(frame)
+func bookmarkEvent(kind notebookv1.Bookmark_Kind) *notebookv1.WatchResponse {
+	return &notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Bookmark{Bookmark: &notebookv1.Bookmark{Kind: kind}}}
 }
 
-func notebookEvent(event *notebookv1.NotebookEvent) *notebookv1.WatchResponse {
-	return &notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Notebook{Notebook: event}}
+func locationEvent(snapshot *inventory.Snapshot, l *inventory.Location) *notebookv1.WatchResponse {
+	return &notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Location{Location: locationMessage(snapshot, l)}}
+}
+
+func imageChangeEvent(change *notebookv1.ImageChange) *notebookv1.WatchResponse {
+	return &notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_ImageChange{ImageChange: change}}
 }

@@ -23,7 +23,6 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -582,24 +581,23 @@ func TestEventNames(t *testing.T) {
 	}
 }
 
-// fakeWatch is a NotebookService of which a test tells every frame.
+// fakeWatch is a watch of which a test tells every frame.
 type fakeWatch struct {
-	notebookv1.NotebookServiceClient
-	grpc.ServerStreamingClient[notebookv1.WatchResponse]
+	local
 	frames chan *notebookv1.WatchResponse // sent and closed by the test
 	err    error                          // after the last frame; set before frames is closed
 }
 
-func (f *fakeWatch) Watch(context.Context, *notebookv1.WatchRequest, ...grpc.CallOption) (grpc.ServerStreamingClient[notebookv1.WatchResponse], error) {
-	return f, nil
+func (f *fakeWatch) watch(_ context.Context, _ *notebookv1.WatchRequest, send func(*service.Frame) error) error {
+	for frame := range f.frames {
+		if err := send(service.NewFrame(frame)); err != nil {
+			return err
+		}
+	}
+	return f.err
 }
 
-func (f *fakeWatch) Recv() (*notebookv1.WatchResponse, error) {
-	if frame, ok := <-f.frames; ok {
-		return frame, nil
-	}
-	return nil, f.err
-}
+func (f *fakeWatch) slowReader() time.Duration { return time.Minute }
 
 func bookmark(kind notebookv1.Bookmark_Kind) *notebookv1.WatchResponse {
 	return &notebookv1.WatchResponse{ResumeToken: "t", Event: &notebookv1.WatchResponse_Bookmark{Bookmark: &notebookv1.Bookmark{Kind: kind}}}
@@ -609,9 +607,8 @@ func bookmark(kind notebookv1.Bookmark_Kind) *notebookv1.WatchResponse {
 func serveFake(f *fakeWatch, w http.ResponseWriter) error {
 	r := httptest.NewRequest(http.MethodGet, "/v1/notebooks:watch", nil)
 	r.Header.Set("Accept", eventStreamType)
-	r = offerEvents(w, r)
-	_, err := sseClient{f}.Watch(r.Context(), &notebookv1.WatchRequest{})
-	return err
+	e := &exchange{w: w, r: r}
+	return e.serveWatch(r.Context(), f, &notebookv1.WatchRequest{})
 }
 
 // timed is a ResponseWriter that notes when something was written.
@@ -630,7 +627,7 @@ func (w *timed) Write(p []byte) (int, error) {
 // TestHeartbeats: a stream is never silent for longer than 15 seconds.
 func TestHeartbeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeWatch{frames: make(chan *notebookv1.WatchResponse), err: io.EOF}
+		f := &fakeWatch{frames: make(chan *notebookv1.WatchResponse)}
 		w := &timed{ResponseRecorder: httptest.NewRecorder(), began: time.Now()}
 		done := make(chan error)
 		go func() { done <- serveFake(f, w) }()
@@ -833,6 +830,68 @@ func TestStopWithStuckEventReader(t *testing.T) {
 		t.Errorf("the reader was not stuck: it has got %d of %d bytes", len(rest), whole)
 	}
 	t.Logf("stopped in %v; %d of %d bytes were on their way", time.Since(began), len(rest), whole)
+}
+
+// TestStuckReaderIsEnded: a reader that takes nothing for too long is cut off, and
+// counted as what it is.
+func TestStuckReaderIsEnded(t *testing.T) {
+	fleet, err := cloudsim.Start(cloudsim.Config{Seed: 1, Notebooks: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fleet.Close)
+	p := launch(t, fleet.ServerConfig()+"watch: {slow_reader: 1s}\n", "", func(s *server) {
+		s.http.ConnState = func(conn net.Conn, state http.ConnState) {
+			if state == http.StateNew { // so that little is on its way
+				_ = conn.(*net.TCPConn).SetWriteBuffer(4096)
+			}
+		}
+	})
+	p.until(t, "ready", func() bool { code, _ := p.get(t, "/readyz"); return code == http.StatusOK })
+	for i, accept := range []string{eventStreamType, linesType} {
+		dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+			var failed error
+			err := c.Control(func(fd uintptr) { failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) })
+			return errors.Join(err, failed)
+		}}
+		conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(p.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		if _, err := fmt.Fprintf(conn, "GET /v1/notebooks:watch HTTP/1.1\r\nHost: x\r\nAccept: %s\r\n\r\n", accept); err != nil {
+			t.Fatal(err)
+		}
+		ended := fmt.Sprintf(`grpc_server_handled_total{grpc_code="ResourceExhausted",grpc_method="Watch",grpc_service="notebook.v1.NotebookService",grpc_type="server_stream"} %d`, i+1)
+		p.until(t, "the watch has ended", func() bool { _, metrics := p.get(t, "/metrics"); return strings.Contains(metrics, ended) })
+	}
+}
+
+// TestLinesEnd: an error after the first line is the last line, and one before it an
+// answer of its own.
+func TestLinesEnd(t *testing.T) {
+	serve := func(f *fakeWatch) (*httptest.ResponseRecorder, error) {
+		w := httptest.NewRecorder()
+		e := &exchange{w: w, r: httptest.NewRequest(http.MethodGet, "/v1/notebooks:watch", nil)}
+		return w, e.serveWatch(t.Context(), f, &notebookv1.WatchRequest{})
+	}
+	f := &fakeWatch{frames: make(chan *notebookv1.WatchResponse, 1), err: errors.New("canary")}
+	f.frames <- bookmark(notebookv1.Bookmark_KIND_HEARTBEAT)
+	close(f.frames)
+	w, err := serve(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(w.Body.String(), "\n")
+	if len(lines) != 3 || !strings.HasPrefix(lines[0], `{"result":`) || !strings.HasPrefix(lines[1], `{"error":`) || lines[2] != "" ||
+		!strings.Contains(lines[1], "INTERNAL") || strings.Contains(lines[1], "canary") {
+		t.Errorf("lines = %q", lines)
+	}
+	f = &fakeWatch{frames: make(chan *notebookv1.WatchResponse), err: status.Error(codes.Unavailable, "why")}
+	close(f.frames)
+	if w, err := serve(f); status.Code(err) != codes.Unavailable || w.Body.Len() != 0 || len(w.Header()) != 0 {
+		t.Errorf("%v, written %q with %v", err, w.Body, w.Header())
+	}
 }
 
 // TestPassingErrorForOneThatComesAgain: a browser that was here before is told
