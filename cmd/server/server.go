@@ -195,7 +195,7 @@ func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	if !s.inventory.Ready() || !s.changer.Ready() {
-		why := "not ready: the first poll of every location has not finished"
+		why := "not ready: the first poll of every new location has not finished"
 		if !s.replicas.Joined() {
 			why = "not ready: the storage cannot be reached"
 		}

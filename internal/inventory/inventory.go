@@ -99,6 +99,9 @@ type Inventory struct {
 	// loaded is closed, once, when all that the log held is shown.
 	loaded   chan struct{}
 	loadOnce sync.Once
+	// heldBefore says of which locations the log of this process alone held rows when
+	// it was opened. Set before loaded is closed.
+	heldBefore map[string]bool
 }
 
 // rowLog is what pollers write to.
@@ -138,9 +141,11 @@ func New(cfg Config) *Inventory {
 // Snapshot returns the current state.
 func (inv *Inventory) Snapshot() *Snapshot { return inv.store.Snapshot() }
 
-// Ready reports whether what the log held is shown and every location was polled
-// once, well or badly. Once it was so it stays so: what comes later is told by
-// the status of each location.
+// Ready reports whether what the log held is shown and every location of which it
+// held nothing was polled once, well or badly. Once it was so it stays so: what comes
+// later is told by the status of each location. It does not wait for locations whose
+// notebooks the log tells of: the first poll of a large one takes minutes where the
+// cloud allows few calls, and until then what is known is told as what it is, stale.
 func (inv *Inventory) Ready() bool {
 	if inv.ready.Load() {
 		return true
@@ -160,7 +165,7 @@ func (inv *Inventory) Ready() bool {
 	for _, l := range snapshot.Locations() {
 		// One that only the log tells of is not polled while its cloud cannot say
 		// which locations there are.
-		if l.LastAttempt.IsZero() && l.State != notebookv1.Location_STATE_DISABLED && discovered[l.Cloud] {
+		if l.LastAttempt.IsZero() && !inv.heldBefore[l.Name] && l.State != notebookv1.Location_STATE_DISABLED && discovered[l.Cloud] {
 			return false
 		}
 	}
@@ -258,7 +263,16 @@ func (inv *Inventory) open(ctx context.Context, m *replica.Member) (log *Log, st
 	if stop, err = inv.follow(ctx, opening, log, after); err != nil {
 		return nil, nil, err
 	}
-	inv.loadOnce.Do(func() { close(inv.loaded) })
+	inv.loadOnce.Do(func() {
+		inv.heldBefore = map[string]bool{}
+		if !m.Storage().Shared() { // otherwise another replica may just be writing it
+			snapshot := inv.Snapshot()
+			for row := range snapshot.Since(0) {
+				inv.heldBefore[row.Location] = inv.heldBefore[row.Location] || !row.Deleted
+			}
+		}
+		close(inv.loaded)
+	})
 	return log, stop, nil
 }
 

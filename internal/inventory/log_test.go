@@ -258,6 +258,15 @@ func TestInventoryOverTheLog(t *testing.T) {
 			t.Errorf("rows of a cloud that is down, after a restart (-want +got):\n%s", diff)
 		}
 	})
+	cloud.set(func(f *fakeCloud) { f.err, f.hang = nil, time.Minute })
+	run(func(inv *Inventory) { // what is known need not be read first
+		for began := time.Now(); !inv.Ready() && time.Since(began) < 10*time.Second; {
+			time.Sleep(time.Millisecond)
+		}
+		if l, ok := inv.Snapshot().Location(testLocation); !inv.Ready() || !ok || !l.LastAttempt.IsZero() {
+			t.Errorf("ready %v with %+v", inv.Ready(), l)
+		}
+	})
 }
 
 // TestLargeBatchesAtOnce: the first polls of large clouds bring tens of

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,6 +56,9 @@ type poller struct {
 
 	// Owned by run.
 	missing    map[string]int // rows by name → complete listings without it
+	memo       *upstream.Memo // of the last listing that was recorded
+	resets     uint64         // of the store, when that was
+	order      []int32        // of a listing, by id; kept for the room
 	fastUntil  time.Time
 	transition bool
 	cost       uint64 // calls of the last poll that read the whole location
@@ -70,7 +75,7 @@ type poller struct {
 func (inv *Inventory) newPoller(source Source, location string, term replica.Term) *poller {
 	p := &poller{
 		inv: inv, source: source, location: location, name: LocationName(source.Name, location), term: term,
-		missing: map[string]int{}, poke: make(chan struct{}, 1),
+		missing: map[string]int{}, memo: upstream.NewMemo(), poke: make(chan struct{}, 1),
 	}
 	inv.mu.Lock()
 	inv.pollers[p.name] = p
@@ -270,16 +275,23 @@ func (p *poller) poll(ctx context.Context) error {
 	fresh := p.watchAge(started)
 	defer fresh()
 	before := p.reads()
-	notebooks, err := p.source.Provider.List(pollCtx, p.location)
+	notebooks, err := p.list(pollCtx)
 	if err == nil {
 		p.cost = p.reads() - before
 	}
+	var absent []*Row
 	if err == nil {
-		err = p.check(notebooks)
+		absent, err = p.compare(notebooks)
+	}
+	if errors.Is(err, errForgotten) { // rows that the memo knows are not there any more
+		p.memo.Forget()
+		if notebooks, err = p.list(pollCtx); err == nil {
+			absent, err = p.compare(notebooks)
+		}
 	}
 	var gone map[string]bool
 	if err == nil {
-		notebooks, gone = p.find(pollCtx, notebooks)
+		notebooks, absent, gone = p.find(pollCtx, notebooks, absent)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err() // we are stopping; it says nothing about the cloud
@@ -288,15 +300,31 @@ func (p *poller) poll(ctx context.Context) error {
 		p.failed(started, failureOf(err), err)
 		return err
 	}
-	if err := p.record(ctx, notebooks, gone, started); err != nil {
+	if err := p.record(ctx, notebooks, absent, gone, started); err != nil {
+		p.memo.Forget() // a part may have been stored
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		p.failed(started, &Failure{Store: true}, err)
 		return err
 	}
+	p.memo.Keep(notebooks)
 	p.succeeded(started, notebooks)
 	return nil
+}
+
+// list reads the location. What is known from the listing before is Unchanged, as
+// long as the rows that were made of it have not been forgotten.
+func (p *poller) list(ctx context.Context) ([]upstream.Notebook, error) {
+	relister, ok := p.source.Provider.(upstream.Relister)
+	if !ok {
+		return p.source.Provider.List(ctx, p.location)
+	}
+	if resets := p.inv.store.Snapshot().Resets(); resets != p.resets {
+		p.memo.Forget()
+		p.resets = resets
+	}
+	return relister.Relist(ctx, p.location, p.memo)
 }
 
 // reads is how many calls were made for the location so far, if they are
@@ -325,116 +353,117 @@ func (p *poller) watchAge(started time.Time) (stop func()) {
 	return func() { timer.Stop() } // one that runs already does no harm
 }
 
-// check refuses a listing that breaks the Provider's promise, and an answer
-// without a list while rows are known.
-func (p *poller) check(notebooks []upstream.Notebook) error {
-	if notebooks == nil && p.inv.store.Snapshot().Count(p.name) > 0 {
-		return &upstream.Error{
+// errForgotten says that a notebook is said to be unchanged that the inventory does
+// not have.
+var errForgotten = errors.New("inventory: an unchanged notebook is not known")
+
+// compare refuses a listing that breaks the Provider's promise, and an answer
+// without a list while rows are known. It returns the rows that are not listed.
+//
+// It walks the rows and the listing side by side: for what is as it was, which is
+// nearly all, nothing is allocated and nothing is looked up.
+func (p *poller) compare(notebooks []upstream.Notebook) (absent []*Row, err error) {
+	snapshot := p.inv.store.Snapshot()
+	if notebooks == nil && snapshot.Count(p.name) > 0 {
+		return nil, &upstream.Error{
 			Cloud: p.source.Name, Location: p.location, Op: "list", Kind: upstream.KindBadResponse, Err: errors.New("the answer has no list of notebooks"),
 		}
 	}
-	seen := make(map[string]bool, len(notebooks))
-	for _, n := range notebooks {
-		if n.ID == "" || seen[n.ID] {
-			return &upstream.Error{Kind: upstream.KindBadResponse, Op: "list", Err: fmt.Errorf("notebook id %q is empty or listed twice", n.ID)}
+	p.order = p.order[:0]
+	for i := range notebooks {
+		p.order = append(p.order, int32(i))
+	}
+	slices.SortFunc(p.order, func(a, b int32) int { return strings.Compare(notebooks[a].ID, notebooks[b].ID) })
+	last := ""
+	for _, i := range p.order {
+		id := notebooks[i].ID
+		if id == last { // also one that is empty: the first is compared with ""
+			return nil, &upstream.Error{Kind: upstream.KindBadResponse, Op: "list", Err: fmt.Errorf("notebook id %q is empty or listed twice", id)}
 		}
-		seen[n.ID] = true
+		last = id
 	}
-	return nil
-}
-
-// find asks a cloud that can be asked for rows that a complete listing has left
-// out. It returns the listing with those that are there after all, and the names
-// of those that are gone. A listing that has become empty is not asked about:
-// a cloud that lost its database would confirm it.
-func (p *poller) find(ctx context.Context, notebooks []upstream.Notebook) (all []upstream.Notebook, gone map[string]bool) {
-	finder, ok := p.source.Provider.(upstream.Finder)
-	if !ok || len(notebooks) == 0 {
-		return notebooks, nil
-	}
-	listed := make(map[string]bool, len(notebooks))
-	for _, n := range notebooks {
-		listed[n.ID] = true
-	}
-	gone = map[string]bool{}
-	asked := 0
-	for row := range p.inv.store.Snapshot().Rows(p.name, "") {
-		if listed[row.key.id] {
+	next := 0 // of order
+	for row := range snapshot.Rows(p.name, "") {
+		for next < len(p.order) && notebooks[p.order[next]].ID < row.key.id {
+			if notebooks[p.order[next]].Unchanged {
+				return nil, errForgotten
+			}
+			next++
+		}
+		if next < len(p.order) && notebooks[p.order[next]].ID == row.key.id {
+			next++
 			continue
 		}
-		if asked++; asked > maxFinds {
-			break
+		absent = append(absent, row)
+	}
+	for ; next < len(p.order); next++ {
+		if notebooks[p.order[next]].Unchanged {
+			return nil, errForgotten
+		}
+	}
+	return absent, nil
+}
+
+// find asks a cloud that can be asked for the absent rows, which a complete listing
+// has left out. It returns the listing with those that are there after all, the rows
+// that are still absent, and the names of those that are gone. A listing that has
+// become empty is not asked about: a cloud that lost its database would confirm it.
+func (p *poller) find(ctx context.Context, notebooks []upstream.Notebook, absent []*Row) (all []upstream.Notebook, still []*Row, gone map[string]bool) {
+	finder, ok := p.source.Provider.(upstream.Finder)
+	if !ok || len(notebooks) == 0 || len(absent) == 0 {
+		return notebooks, absent, nil
+	}
+	gone = map[string]bool{}
+	for i, row := range absent {
+		if i == maxFinds {
+			return notebooks, append(still, absent[i:]...), gone
 		}
 		n, err := finder.Find(ctx, p.location, row.key.id)
 		switch {
 		case err == nil && n.ID == row.key.id:
 			notebooks = append(notebooks, n)
+			continue
 		case err != nil && !upstream.IsContext(err) && upstream.KindOf(err) == upstream.KindNotFound:
 			gone[row.Name] = true
 		case err != nil:
-			return notebooks, gone // the next listings decide
+			return notebooks, append(still, absent[i:]...), gone // the next listings decide
 		}
+		still = append(still, row)
 	}
-	return notebooks, gone
+	return notebooks, still, gone
 }
 
-// record turns a complete listing into new versions and tombstones. gone names
-// rows that the cloud itself says are gone.
-func (p *poller) record(ctx context.Context, notebooks []upstream.Notebook, gone map[string]bool, observed time.Time) error {
+// record turns a complete listing into new versions and tombstones. absent are the
+// rows that it does not have, gone names those of them that the cloud itself says
+// are gone.
+func (p *poller) record(ctx context.Context, notebooks []upstream.Notebook, absent []*Row, gone map[string]bool, observed time.Time) error {
 	snapshot := p.inv.store.Snapshot()
 	volatile := p.source.Provider.Capabilities().VolatileAttributes
 	var batch []entry
-	listed := make(map[string]bool, len(notebooks))
 	p.transition = false
-	for _, n := range notebooks {
+	for i := range notebooks {
+		n := &notebooks[i]
 		p.transition = p.transition || n.State.InTransition()
-		key := rowKey{p.source.Name, p.location, n.ID}
-		name := key.name()
-		listed[name] = true
-		delete(p.missing, name)
-		next := toContract(key, n, observed)
-		e := entry{key: key}
-		if row, ok := snapshot.get(name); ok {
-			e.expect = row.Revision
-			paths := changedPaths(row.Notebook, next, volatile)
-			if row.Deleted {
-				// It is back, or another one has its name. Who knew the one before
-				// and has not heard of its end has to be told of this one.
-				e.earlier = life{cmp.Or(row.earlier.from, row.created), row.Revision}
-				e.forgotten = time.Since(row.Time) >= p.inv.store.tombstones
-			} else {
-				if len(paths) == 0 {
-					continue
-				}
-				e.created, e.earlier, e.changed = row.created, row.earlier, maps.Clone(row.changed)
-			}
-			for _, path := range paths {
-				if e.changed == nil {
-					e.changed = map[string]uint64{}
-				}
-				e.changed[path] = 0 // the revision it is about to get
-			}
+		if n.Unchanged {
+			continue
 		}
-		tag, err := etag(next)
+		e, err := p.entry(snapshot, n, volatile, observed)
 		if err != nil {
 			return err
 		}
-		next.Etag = tag
-		if e.payload, err = proto.Marshal(next); err != nil {
-			return fmt.Errorf("encode %s: %w", name, err)
+		if e != nil {
+			batch = append(batch, *e)
 		}
-		batch = append(batch, e)
 	}
 
 	needed := missingListings
 	if len(notebooks) == 0 {
 		needed = missingEmptyListings
 	}
-	for row := range snapshot.Rows(p.name, "") {
-		if listed[row.Name] {
-			continue
-		}
-		p.missing[row.Name]++
+	before := p.missing
+	p.missing = map[string]int{}
+	for _, row := range absent {
+		p.missing[row.Name] = before[row.Name] + 1
 		if p.missing[row.Name] < needed && !gone[row.Name] {
 			continue
 		}
@@ -461,6 +490,44 @@ func (p *poller) record(ctx context.Context, notebooks []upstream.Notebook, gone
 		}
 	}
 	return err
+}
+
+// entry is what a listed notebook is to the log, or nil when it is no news.
+func (p *poller) entry(snapshot *Snapshot, n *upstream.Notebook, volatile []string, observed time.Time) (*entry, error) {
+	key := rowKey{p.source.Name, p.location, n.ID}
+	name := key.name()
+	next := toContract(key, n, observed)
+	e := &entry{key: key}
+	if row, ok := snapshot.get(name); ok {
+		e.expect = row.Revision
+		paths := changedPaths(row.Notebook, next, volatile)
+		if row.Deleted {
+			// It is back, or another one has its name. Who knew the one before
+			// and has not heard of its end has to be told of this one.
+			e.earlier = life{cmp.Or(row.earlier.from, row.created), row.Revision}
+			e.forgotten = time.Since(row.Time) >= p.inv.store.tombstones
+		} else {
+			if len(paths) == 0 {
+				return nil, nil //nolint:nilnil // as documented
+			}
+			e.created, e.earlier, e.changed = row.created, row.earlier, maps.Clone(row.changed)
+		}
+		for _, path := range paths {
+			if e.changed == nil {
+				e.changed = map[string]uint64{}
+			}
+			e.changed[path] = 0 // the revision it is about to get
+		}
+	}
+	tag, err := etag(next)
+	if err != nil {
+		return nil, err
+	}
+	next.Etag = tag
+	if e.payload, err = proto.Marshal(next); err != nil {
+		return nil, fmt.Errorf("encode %s: %w", name, err)
+	}
+	return e, nil
 }
 
 func (p *poller) succeeded(started time.Time, notebooks []upstream.Notebook) {

@@ -1,9 +1,11 @@
 package inventory
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sort"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -55,6 +58,11 @@ func (r *Row) JSON() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inventory: %w", err)
 	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, text); err != nil { // of the spaces that protojson puts in at whim
+		return nil, fmt.Errorf("inventory: %w", err)
+	}
+	text = bytes.Clone(compact.Bytes()) // without the room behind it
 	r.json.Store(&text)
 	return text, nil
 }
@@ -113,7 +121,7 @@ var states = map[upstream.State]notebookv1.Notebook_State{
 
 // toContract is the only place where a cloud's notebook becomes the contract's.
 // Text that is not UTF-8 is repaired, since protobuf would refuse to encode it.
-func toContract(key rowKey, n upstream.Notebook, observed time.Time) *notebookv1.Notebook {
+func toContract(key rowKey, n *upstream.Notebook, observed time.Time) *notebookv1.Notebook {
 	out := &notebookv1.Notebook{
 		Name:         key.name(),
 		DisplayName:  valid(n.DisplayName),
@@ -169,6 +177,49 @@ func toContract(key rowKey, n upstream.Notebook, observed time.Time) *notebookv1
 	return out
 }
 
+// intern lets a notebook share with others the strings that many have: those of the
+// words, kinds and owners that an account has few of. Names, addresses and ids, of
+// which each has its own, are left alone.
+func intern(n *notebookv1.Notebook) {
+	share := func(texts ...*string) {
+		for _, text := range texts {
+			if *text != "" {
+				*text = unique.Make(*text).Value()
+			}
+		}
+	}
+	share(&n.CloudState, &n.StateMessage, &n.ServerType, &n.Namespace, &n.OwnerId, &n.RootOwnerId)
+	if i := n.GetImage(); i != nil {
+		share(&i.Uri, &i.DisplayName, &i.Type)
+	}
+	if a := n.GetResources().GetAccelerator(); a != nil {
+		share(&a.Type, &a.Model)
+	}
+	if g := n.GetResourceGroup(); g != nil {
+		share(&g.Id, &g.Code)
+	}
+	if m := n.GetMirrors(); m != nil {
+		share(&m.Pip, &m.Conda, &m.Apt)
+	}
+	for i := range n.GetEnvNames() {
+		share(&n.EnvNames[i])
+	}
+	if len(n.GetAttributes()) > 0 {
+		attributes := make(map[string]string, len(n.GetAttributes()))
+		for key, value := range n.GetAttributes() {
+			share(&key)
+			if len(value) <= maxShared {
+				share(&value)
+			}
+			attributes[key] = value
+		}
+		n.Attributes = attributes
+	}
+}
+
+// maxShared is the longest value of an attribute that is likely to be that of many.
+const maxShared = 16
+
 func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 func timestamp(t time.Time) *timestamppb.Timestamp {
@@ -205,6 +256,9 @@ const expireTolerance = 2 * time.Minute
 // leaving out what is volatile: when it was observed and updated, how many cards
 // are free, a release time that moved a little, and the attributes named.
 func changedPaths(before, after *notebookv1.Notebook, volatileAttributes []string) []string {
+	if same(before, after) {
+		return nil // nearly always, and much cheaper to see
+	}
 	var paths []string
 	compare("", before.ProtoReflect(), after.ProtoReflect(), &paths)
 	return slices.DeleteFunc(paths, func(path string) bool {
@@ -218,6 +272,16 @@ func changedPaths(before, after *notebookv1.Notebook, volatileAttributes []strin
 		attribute, ok := strings.CutPrefix(path, "attributes.")
 		return ok && slices.Contains(volatileAttributes, attribute)
 	})
+}
+
+// same reports whether two versions differ in nothing but what is always volatile. It
+// may say that they do when they do not.
+func same(before, after *notebookv1.Notebook) bool {
+	observed, updated, etag := after.GetObserveTime(), after.GetUpdateTime(), after.GetEtag()
+	after.ObserveTime, after.UpdateTime, after.Etag = before.GetObserveTime(), before.GetUpdateTime(), before.GetEtag()
+	equal := proto.Equal(before, after)
+	after.ObserveTime, after.UpdateTime, after.Etag = observed, updated, etag
+	return equal
 }
 
 // compare collects the paths of the fields in which two messages differ. It
@@ -273,6 +337,9 @@ func encodeChanged(changed map[string]uint64) string {
 
 // decodeChanged is the inverse of encodeChanged; own stands in for revision 0.
 func decodeChanged(text string, own uint64) map[string]uint64 {
+	if text == "" {
+		return nil
+	}
 	changed := map[string]uint64{}
 	for text != "" {
 		quoted, err := strconv.QuotedPrefix(text)
@@ -296,8 +363,9 @@ func decodeChanged(text string, own uint64) map[string]uint64 {
 func usage(notebooks []upstream.Notebook) []*notebookv1.ResourceGroupUsage {
 	type pool struct{ group, kind string }
 	seen := map[pool]*notebookv1.ResourceGroupUsage{}
-	for _, n := range notebooks {
-		a := n.Resources.Accelerator
+	for i := range notebooks {
+		n := &notebooks[i]
+		a := &n.Resources.Accelerator
 		if n.ResourceGroup == (upstream.ResourceGroup{}) || a.Available == nil {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -410,10 +411,15 @@ func decodeRow(subject string, h nats.Header, payload []byte, revision uint64, a
 	if err := proto.Unmarshal(payload, n); err != nil {
 		return nil, err
 	}
+	name := key.name()
+	if n.GetName() == name {
+		n.Name = name
+	}
+	intern(n)
 	encoded := make([]byte, 0, protowire.SizeTag(1)+protowire.SizeBytes(len(payload)))
 	encoded = protowire.AppendBytes(protowire.AppendTag(encoded, 1, protowire.BytesType), payload)
 	row := &Row{
-		Name: key.name(), Location: key.locationName(), Cloud: key.cloud, Revision: revision, Time: at, Notebook: n, Encoded: encoded,
+		Name: name, Location: unique.Make(key.locationName()).Value(), Cloud: key.cloud, Revision: revision, Time: at, Notebook: n, Encoded: encoded,
 		Deleted: h.Get(headerDeleted) != "", key: key, created: revision, changed: decodeChanged(h.Get(headerChanged), revision),
 	}
 	if created, err := strconv.ParseUint(h.Get(headerCreated), 10, 64); err == nil && created != 0 {

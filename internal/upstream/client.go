@@ -370,7 +370,7 @@ func (c *Client) attempt(ctx context.Context, call Call) error {
 	}
 	sent.Store(true)
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
+	body, err := readBody(resp)
 	if err != nil {
 		return finish(transportError(attemptCtx, err))
 	}
@@ -390,6 +390,17 @@ func (c *Client) attempt(ctx context.Context, call Call) error {
 		e.RetryAfter = RetryAfter(resp.Header, time.Now())
 	}
 	return finish(e)
+}
+
+// readBody reads a body, and one byte more than may be in it. A short one, of which
+// the server says how long it is, takes no more room than it needs.
+func readBody(resp *http.Response) ([]byte, error) {
+	if n := resp.ContentLength; n > 0 && n <= 1<<20 {
+		body := make([]byte, n)
+		_, err := io.ReadFull(resp.Body, body)
+		return body, err
+	}
+	return io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
 }
 
 // decisive reports whether e is an answer of the cloud rather than the mark of

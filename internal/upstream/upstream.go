@@ -192,6 +192,12 @@ type Notebook struct {
 
 	// Attributes holds every other documented field under its documented name.
 	Attributes map[string]string
+
+	// Unchanged says that the cloud has sent what it sent before; see [Memo]. Only
+	// ID, State, ResourceGroup, UpdateTime and, of the accelerator, Type, Available
+	// and Max are set then.
+	Unchanged bool
+	Sent      Sent // what the cloud has sent, for the Memo; zero without one
 }
 
 // Image is what a notebook runs.

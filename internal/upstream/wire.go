@@ -4,11 +4,16 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // What follows is for the dialects: how to read JSON of clouds that are loose
@@ -33,6 +38,10 @@ func Scalar(raw []byte) string {
 	}
 	switch raw[0] {
 	case '"':
+		// Most need no decoder.
+		if plain := raw[1:max(len(raw)-1, 1)]; len(raw) > 1 && raw[len(raw)-1] == '"' && plainText(plain) {
+			return string(plain)
+		}
 		var s string
 		if json.Unmarshal(raw, &s) != nil {
 			return ""
@@ -43,6 +52,95 @@ func Scalar(raw []byte) string {
 	default:
 		return string(raw)
 	}
+}
+
+// plainText reports whether the inside of a JSON string stands for itself.
+func plainText(inside []byte) bool {
+	for _, c := range inside {
+		if c < ' ' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return utf8.Valid(inside)
+}
+
+// Members calls visit with every member of a JSON object, in its order, a name that
+// comes twice included. Values are parts of raw, not copies. It fails when raw is
+// anything but one object, and then what was visited means nothing.
+func Members(raw []byte, visit func(name string, value json.RawMessage)) error {
+	dec := looseDecoder(raw)
+	defer decoders.Put(dec)
+	if t, err := dec.ReadToken(); err != nil || t.Kind() != '{' {
+		return errNotJSON
+	}
+	for dec.PeekKind() != '}' {
+		token, err := dec.ReadToken()
+		if err != nil {
+			return errNotJSON
+		}
+		name := token.String()
+		value, err := dec.ReadValue()
+		if err != nil {
+			return errNotJSON
+		}
+		end := int(dec.InputOffset())
+		visit(name, raw[end-len(value):end:end])
+	}
+	return closed(dec)
+}
+
+// Elements returns the elements of a JSON array: parts of raw, not copies. Null is
+// an array that is nil. It fails when raw is anything else.
+func Elements(raw []byte) ([]json.RawMessage, error) {
+	dec := looseDecoder(raw)
+	defer decoders.Put(dec)
+	t, err := dec.ReadToken()
+	switch {
+	case err == nil && t.Kind() == 'n':
+		if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
+			return nil, errNotJSON
+		}
+		return nil, nil
+	case err != nil || t.Kind() != '[':
+		return nil, errNotJSON
+	}
+	out := []json.RawMessage{}
+	for dec.PeekKind() != ']' {
+		value, err := dec.ReadValue()
+		if err != nil {
+			return nil, errNotJSON
+		}
+		end := int(dec.InputOffset())
+		out = append(out, json.RawMessage(raw[end-len(value):end:end]))
+	}
+	if err := closed(dec); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// errNotJSON does not quote what was read.
+var errNotJSON = errors.New("not the JSON that was expected")
+
+// decoders are *jsontext.Decoder to be used again.
+var decoders = sync.Pool{New: func() any { return new(jsontext.Decoder) }}
+
+// looseDecoder reads what encoding/json reads. The caller puts it back.
+func looseDecoder(raw []byte) *jsontext.Decoder {
+	dec := decoders.Get().(*jsontext.Decoder)
+	dec.Reset(bytes.NewBuffer(raw), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	return dec
+}
+
+// closed reads the end of an object or an array, after which nothing may follow.
+func closed(dec *jsontext.Decoder) error {
+	if _, err := dec.ReadToken(); err != nil {
+		return errNotJSON
+	}
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
+		return errNotJSON
+	}
+	return nil
 }
 
 // CompactJSON is v as JSON in one line, without the escapes for HTML. It is for

@@ -199,24 +199,24 @@ func (p *Provider) Locations(ctx context.Context) ([]upstream.Location, error) {
 // result exactly once (see upstream.Pager); one that comes or goes meanwhile may or may
 // not be.
 func (p *Provider) List(ctx context.Context, zone string) ([]upstream.Notebook, error) {
+	return p.Relist(ctx, zone, nil)
+}
+
+// Relist implements upstream.Relister.
+func (p *Provider) Relist(ctx context.Context, zone string, memo *upstream.Memo) ([]upstream.Notebook, error) {
 	if !slices.Contains(p.cfg.Zones, zone) {
 		return nil, p.refuse(opList, zone, "the zone is not configured")
 	}
-	found := map[string]upstream.Notebook{}
+	found := upstream.NewFound(memo.Len())
 	for _, namespace := range p.cfg.Namespaces {
 		pages := upstream.Pager{Limit: pageLimit, MaxPages: p.maxPages}
 		for full := pageLimit; !pages.Done(); {
-			if err := p.listPage(ctx, zone, namespace, &pages, &full, found); err != nil {
+			if err := p.listPage(ctx, zone, namespace, &pages, &full, found, memo); err != nil {
 				return nil, err
 			}
 		}
 	}
-	out := make([]upstream.Notebook, 0, len(found))
-	for _, n := range found {
-		out = append(out, n)
-	}
-	slices.SortFunc(out, func(a, b upstream.Notebook) int { return strings.Compare(a.ID, b.ID) })
-	return out, nil
+	return found.Notebooks(), nil
 }
 
 // The operations, as they stand in metric labels.
@@ -229,7 +229,7 @@ const (
 // a full page has.
 // API: https://docs.coreshub.cn/console/developer/api/list/notebooks/get_notebook
 func (p *Provider) listPage(
-	ctx context.Context, zone, namespace string, pages *upstream.Pager, full *int, found map[string]upstream.Notebook,
+	ctx context.Context, zone, namespace string, pages *upstream.Pager, full *int, found *upstream.Found, memo *upstream.Memo,
 ) error {
 	call := p.call(http.MethodGet, p.path(namespace), url.Values{
 		"zone":     {zone},
@@ -243,7 +243,7 @@ func (p *Provider) listPage(
 		if err != nil {
 			return err
 		}
-		rows, err := a.notebooks(p.zone, namespace)
+		rows, err := a.notebooks(p.zone, namespace, memo)
 		if err != nil {
 			return err
 		}
@@ -252,8 +252,8 @@ func (p *Provider) listPage(
 			ids[i] = n.ID
 			// Of two versions the one that changed last counts, else the one
 			// that was read last.
-			if old, ok := found[n.ID]; !ok || n.UpdateTime.IsZero() || !n.UpdateTime.Before(old.UpdateTime) {
-				found[n.ID] = n
+			if old := found.Get(n.ID); old == nil || n.UpdateTime.IsZero() || !n.UpdateTime.Before(old.UpdateTime) {
+				found.Put(n)
 			}
 		}
 		// A page that is not full is the last. Only if the first one is short and

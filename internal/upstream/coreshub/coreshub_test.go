@@ -464,6 +464,7 @@ func TestListNamespaces(t *testing.T) {
 	for _, n := range got {
 		names = append(names, n.ID+" "+n.DisplayName+" "+n.Namespace)
 	}
+	slices.Sort(names)
 	if diff := cmp.Diff([]string{"nb-1 new a", "nb-2 new b", "nb-3  b", "nb-4  a", "nb-5 read last b"}, names); diff != "" {
 		t.Errorf("notebooks (-want +got):\n%s", diff)
 	}

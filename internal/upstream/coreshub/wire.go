@@ -2,6 +2,7 @@ package coreshub
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/hmac"
 	"crypto/md5" //nolint:gosec // the cloud's signature has an MD5 in it; it protects nothing
 	"crypto/sha256"
@@ -133,12 +134,26 @@ func unwrap(raw json.RawMessage) json.RawMessage {
 
 // envelope is around every answer, errors included.
 type envelope struct {
-	RetCode upstream.Text   `json:"ret_code"`
-	Message upstream.Text   `json:"message"`
-	Detail  upstream.Text   `json:"detail"` // of the vendor's framework, when it answers itself
-	Meta    json.RawMessage `json:"meta"`
-	Data    json.RawMessage `json:"data"`
-	Counts  upstream.Text   `json:"counts"`
+	retCode, message, counts string
+	detail                   string // of the vendor's framework, when it answers itself
+	meta, data               json.RawMessage
+}
+
+func (e *envelope) take(name string, value json.RawMessage) {
+	switch name {
+	case "ret_code":
+		e.retCode = upstream.Scalar(value)
+	case "message":
+		e.message = upstream.Scalar(value)
+	case "detail":
+		e.detail = upstream.Scalar(value)
+	case "counts":
+		e.counts = upstream.Scalar(value)
+	case "meta":
+		e.meta = value
+	case "data":
+		e.data = value
+	}
 }
 
 // answer is an envelope that says success.
@@ -159,7 +174,7 @@ func (a answer) bad(what string) *upstream.Error {
 // the cloud reports errors in both ways.
 func open(resp upstream.Response) (answer, error) {
 	var env envelope
-	if err := json.Unmarshal(resp.Body, &env); err != nil {
+	if err := upstream.Members(resp.Body, env.take); err != nil {
 		e := upstream.HTTPError(resp)
 		if resp.Status == http.StatusForbidden && quotaText(string(resp.Body[:min(len(resp.Body), 4<<10)])) {
 			e.Kind = upstream.KindThrottled
@@ -170,23 +185,20 @@ func open(resp upstream.Response) (answer, error) {
 	var meta struct {
 		RequestID upstream.Text `json:"X_REQUEST_ID"`
 	}
-	_ = json.Unmarshal(env.Meta, &meta) // no id, then
+	_ = json.Unmarshal(env.meta, &meta) // no id, then
 	requestID := hideParams(string(meta.RequestID))
 
-	message := string(env.Message)
-	if message == "" {
-		message = string(env.Detail)
-	}
+	message := cmp.Or(env.message, env.detail)
 	e := upstream.HTTPError(resp)
-	code, err := strconv.Atoi(string(env.RetCode))
+	code, err := strconv.Atoi(env.retCode)
 	switch {
 	case err != nil:
 		e.Err = errors.New("the answer has no ret_code")
 	case code != 0:
 		e.Code, e.Kind = strconv.Itoa(code), kindOf(code, resp.Status)
 	case resp.Status == http.StatusOK:
-		counts, _ := strconv.Atoi(string(env.Counts)) // a hint at best
-		return answer{data: env.Data, requestID: requestID, counts: counts}, nil
+		counts, _ := strconv.Atoi(env.counts) // a hint at best
+		return answer{data: env.data, requestID: requestID, counts: counts}, nil
 	}
 	if (resp.Status == http.StatusForbidden || code == http.StatusForbidden) && e.Kind == upstream.KindDenied && quotaText(message) {
 		e.Kind = upstream.KindThrottled
@@ -257,14 +269,17 @@ func quotaText(s string) bool {
 
 // notebooks reads the answer of list. A list that is missing or null is no
 // empty list, and a row without an id makes the whole of it worthless.
-func (a answer) notebooks(zone *time.Location, namespace string) ([]upstream.Notebook, error) {
-	var rows []json.RawMessage
-	if json.Unmarshal(a.data, &rows) != nil || rows == nil {
+func (a answer) notebooks(zone *time.Location, namespace string, memo *upstream.Memo) ([]upstream.Notebook, error) {
+	rows, err := upstream.Elements(a.data)
+	if err != nil || rows == nil {
 		return nil, a.bad("the answer has no list of notebooks")
 	}
 	out := make([]upstream.Notebook, len(rows))
 	for i, row := range rows {
-		n, ok := decodeNotebook(row, zone, namespace)
+		n, ok := memo.Decode(row, func() (n upstream.Notebook, lasting, ok bool) {
+			n, ok = decodeNotebook(row, zone, namespace)
+			return n, true, ok
+		})
 		if !ok {
 			return nil, a.bad("a row of the list has no id")
 		}
@@ -291,38 +306,87 @@ func (a answer) notebook(zone *time.Location, namespace string) (upstream.Notebo
 // notebook is the cloud's notebook object. The README tables where each field
 // goes; fields that are not here are ignored.
 type notebook struct {
-	UUID          upstream.Text   `json:"uuid"`
-	KUID          upstream.Text   `json:"kuid"`
-	Name          upstream.Text   `json:"name"`
-	Status        upstream.Text   `json:"status"`
-	Reason        upstream.Text   `json:"reason"`
-	Namespace     upstream.Text   `json:"namespace"`
-	UserID        upstream.Text   `json:"user_id"`
-	RootUserID    upstream.Text   `json:"root_user_id"`
-	UserName      upstream.Text   `json:"user_name"` // list only
-	Email         upstream.Text   `json:"email"`     // list only
-	Image         upstream.Text   `json:"image"`
-	ImageType     upstream.Text   `json:"image_type"`
-	ServerType    upstream.Text   `json:"server_type"`
-	Envs          json.RawMessage `json:"envs"`
-	CreatedAt     upstream.Text   `json:"created_at"`
-	CreateAt      upstream.Text   `json:"create_at"` // the name in the tables
-	UpdatedAt     upstream.Text   `json:"updated_at"`
-	StopTime      upstream.Text   `json:"stop_time"`
-	AutoDelete    upstream.Text   `json:"auto_delete_time"`
-	Server        upstream.Text   `json:"server"`
-	Pip           upstream.Text   `json:"pip"`
-	Conda         upstream.Text   `json:"conda"`
-	APT           upstream.Text   `json:"apt"`
-	ReplicaSpecs  json.RawMessage `json:"replica_specs"`
-	ChargeMode    upstream.Text   `json:"charge_mode"`
-	Duration      upstream.Text   `json:"duration"`
-	AutoRenew     upstream.Text   `json:"auto_renew"`
-	NextChargeMod upstream.Text   `json:"next_charge_mode"`
+	uuid, kuid, name, status, reason string
+	namespace, userID, rootUserID    string
+	userName, email                  string // list only
+	image, imageType, serverType     string
+	envs, replicaSpecs               json.RawMessage
+	createdAt, updatedAt             string
+	createAt                         string // the name of createdAt in the tables
+	stopTime, autoDelete             string
+	server, pip, conda, apt          string
+	chargeMode, duration, autoRenew  string
+	nextChargeMode                   string
+}
+
+// take reads a member of the object.
+func (w *notebook) take(name string, value json.RawMessage) {
+	var to *string
+	switch name {
+	case "uuid":
+		to = &w.uuid
+	case "kuid":
+		to = &w.kuid
+	case "name":
+		to = &w.name
+	case "status":
+		to = &w.status
+	case "reason":
+		to = &w.reason
+	case "namespace":
+		to = &w.namespace
+	case "user_id":
+		to = &w.userID
+	case "root_user_id":
+		to = &w.rootUserID
+	case "user_name":
+		to = &w.userName
+	case "email":
+		to = &w.email
+	case "image":
+		to = &w.image
+	case "image_type":
+		to = &w.imageType
+	case "server_type":
+		to = &w.serverType
+	case "created_at":
+		to = &w.createdAt
+	case "create_at":
+		to = &w.createAt
+	case "updated_at":
+		to = &w.updatedAt
+	case "stop_time":
+		to = &w.stopTime
+	case "auto_delete_time":
+		to = &w.autoDelete
+	case "server":
+		to = &w.server
+	case "pip":
+		to = &w.pip
+	case "conda":
+		to = &w.conda
+	case "apt":
+		to = &w.apt
+	case "charge_mode":
+		to = &w.chargeMode
+	case "duration":
+		to = &w.duration
+	case "auto_renew":
+		to = &w.autoRenew
+	case "next_charge_mode":
+		to = &w.nextChargeMode
+	case "envs":
+		w.envs = value
+	case "replica_specs":
+		w.replicaSpecs = value
+	}
+	if to != nil {
+		*to = upstream.Scalar(value)
+	}
 }
 
 // states are the documented status words.
-var states = map[upstream.Text]upstream.State{
+var states = map[string]upstream.State{
 	"Pending":   upstream.StateStarting,
 	"Running":   upstream.StateRunning,
 	"Failed":    upstream.StateFailed,
@@ -333,33 +397,27 @@ var states = map[upstream.Text]upstream.State{
 // reports false for anything without an id that can stand in a resource name.
 func decodeNotebook(raw json.RawMessage, zone *time.Location, namespace string) (upstream.Notebook, bool) {
 	var w notebook
-	if json.Unmarshal(raw, &w) != nil || !upstream.UsableID(string(w.UUID)) {
+	if upstream.Members(raw, w.take) != nil || !upstream.UsableID(w.uuid) {
 		return upstream.Notebook{}, false
 	}
-	if w.CreatedAt == "" {
-		w.CreatedAt = w.CreateAt
-	}
-	if w.Namespace == "" {
-		w.Namespace = upstream.Text(namespace) // a change of the image has to find it again
-	}
 	n := upstream.Notebook{
-		ID:           string(w.UUID),
-		DisplayName:  string(w.Name),
-		State:        states[w.Status],
-		CloudState:   string(w.Status),
-		StateMessage: string(w.Reason),
-		Image:        upstream.Image{URI: string(w.Image), Type: string(w.ImageType)},
-		ServerType:   string(w.ServerType),
-		Namespace:    string(w.Namespace),
-		OwnerID:      string(w.UserID),
-		RootOwnerID:  string(w.RootUserID),
-		CreateTime:   upstream.ParseTime(string(w.CreatedAt), zone),
-		UpdateTime:   upstream.ParseTime(string(w.UpdatedAt), zone),
-		StopTime:     upstream.ParseTime(string(w.StopTime), zone),
-		ExpireTime:   upstream.ParseTime(string(w.AutoDelete), zone),
-		Endpoints:    upstream.Endpoints{ServiceURL: upstream.CleanURL(string(w.Server))},
-		Mirrors:      upstream.Mirrors{Pip: string(w.Pip), Conda: string(w.Conda), APT: string(w.APT)},
-		EnvNames:     envNames(w.Envs),
+		ID:           w.uuid,
+		DisplayName:  w.name,
+		State:        states[w.status],
+		CloudState:   w.status,
+		StateMessage: w.reason,
+		Image:        upstream.Image{URI: w.image, Type: w.imageType},
+		ServerType:   w.serverType,
+		Namespace:    cmp.Or(w.namespace, namespace), // a change of the image has to find it again
+		OwnerID:      w.userID,
+		RootOwnerID:  w.rootUserID,
+		CreateTime:   upstream.ParseTime(cmp.Or(w.createdAt, w.createAt), zone),
+		UpdateTime:   upstream.ParseTime(w.updatedAt, zone),
+		StopTime:     upstream.ParseTime(w.stopTime, zone),
+		ExpireTime:   upstream.ParseTime(w.autoDelete, zone),
+		Endpoints:    upstream.Endpoints{ServiceURL: upstream.CleanURL(w.server)},
+		Mirrors:      upstream.Mirrors{Pip: w.pip, Conda: w.conda, APT: w.apt},
+		EnvNames:     envNames(w.envs),
 	}
 	keep := func(name, value string) {
 		if value == "" {
@@ -370,14 +428,14 @@ func decodeNotebook(raw json.RawMessage, zone *time.Location, namespace string) 
 		}
 		n.Attributes[name] = value
 	}
-	keep("kuid", string(w.KUID))
-	keep("user_name", string(w.UserName))
-	keep("email", string(w.Email))
-	keep("charge_mode", string(w.ChargeMode))
-	keep("duration", string(w.Duration))
-	keep("auto_renew", string(w.AutoRenew))
-	keep("next_charge_mode", string(w.NextChargeMod))
-	for i, spec := range replicaSpecs(w.ReplicaSpecs) {
+	keep("kuid", w.kuid)
+	keep("user_name", w.userName)
+	keep("email", w.email)
+	keep("charge_mode", w.chargeMode)
+	keep("duration", w.duration)
+	keep("auto_renew", w.autoRenew)
+	keep("next_charge_mode", w.nextChargeMode)
+	for i, spec := range replicaSpecs(w.replicaSpecs) {
 		prefix := "replica_specs."
 		if i > 0 {
 			prefix += strconv.Itoa(i) + "."
@@ -403,14 +461,15 @@ var specFields = []string{
 // list in one line.
 func replicaSpecs(raw json.RawMessage) []map[string]json.RawMessage {
 	raw = unwrap(raw)
-	var list []json.RawMessage
-	if json.Unmarshal(raw, &list) != nil {
+	list, err := upstream.Elements(raw)
+	if err != nil {
 		list = []json.RawMessage{raw}
 	}
 	var specs []map[string]json.RawMessage
 	for _, element := range list {
-		var spec map[string]json.RawMessage
-		if json.Unmarshal(element, &spec) == nil && len(spec) > 0 {
+		spec := map[string]json.RawMessage{}
+		err := upstream.Members(element, func(name string, value json.RawMessage) { spec[name] = value })
+		if err == nil && len(spec) > 0 {
 			specs = append(specs, spec)
 		}
 	}
@@ -419,14 +478,17 @@ func replicaSpecs(raw json.RawMessage) []map[string]json.RawMessage {
 
 // specText is a field of replica_specs as text; a list of texts is joined.
 func specText(raw json.RawMessage) string {
-	var list []upstream.Text
-	if json.Unmarshal(raw, &list) != nil || list == nil {
+	if len(raw) == 0 || raw[0] != '[' {
+		return upstream.Scalar(raw)
+	}
+	list, err := upstream.Elements(raw)
+	if err != nil {
 		return upstream.Scalar(raw)
 	}
 	parts := make([]string, 0, len(list))
-	for _, t := range list {
-		if t != "" {
-			parts = append(parts, string(t))
+	for _, element := range list {
+		if t := upstream.Scalar(element); t != "" {
+			parts = append(parts, t)
 		}
 	}
 	return strings.Join(parts, ",")
@@ -463,7 +525,9 @@ func quantity(raw json.RawMessage) float64 {
 // variable is left out. In text that is no JSON only the part before the first
 // '=' is certain, as nobody says how further variables would be set apart.
 func envNames(raw json.RawMessage) []string {
-	raw = unwrap(raw)
+	if raw = unwrap(raw); len(raw) <= len(`""`) {
+		return nil
+	}
 	var names []string
 	add := func(s string) {
 		if s = strings.TrimSpace(s); envName.MatchString(s) {

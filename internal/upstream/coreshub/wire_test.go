@@ -283,7 +283,7 @@ func TestNotebooksIncomplete(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", body, err)
 		}
-		rows, err := a.notebooks(china, "ns")
+		rows, err := a.notebooks(china, "ns", nil)
 		if upstream.KindOf(err) != upstream.KindBadResponse || err == nil || rows != nil {
 			t.Errorf("%s: got %v, %v, want no rows and a bad response", body, rows, err)
 		}
@@ -292,7 +292,7 @@ func TestNotebooksIncomplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rows, err := a.notebooks(china, "ns"); err != nil || len(rows) != 0 {
+	if rows, err := a.notebooks(china, "ns", nil); err != nil || len(rows) != 0 {
 		t.Errorf("empty list: got %v, %v", rows, err)
 	}
 }

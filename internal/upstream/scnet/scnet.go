@@ -262,7 +262,13 @@ const (
 // keeps an order among them; one that comes or goes meanwhile may or may not
 // be.
 func (p *Provider) List(ctx context.Context, region string) ([]upstream.Notebook, error) {
-	found := map[string]upstream.Notebook{}
+	return p.Relist(ctx, region, nil)
+}
+
+// Relist implements upstream.Relister. A notebook that tells in how long it will be
+// released is never Unchanged.
+func (p *Provider) Relist(ctx context.Context, region string, memo *upstream.Memo) ([]upstream.Notebook, error) {
+	found := upstream.NewFound(memo.Len())
 	pages := &upstream.Pager{Limit: pageSize, MaxPages: p.maxPages}
 	largest, end := pageSize, 0 // end is where the last page ended, if that joined the others
 	for !pages.Done() {
@@ -272,11 +278,11 @@ func (p *Provider) List(ctx context.Context, region string) ([]upstream.Notebook
 			offset = (offset + end + 1) / 2
 			n, size = window(offset, largest)
 		}
-		rows, total, err := p.listPage(ctx, region, n, size, found, pages)
+		rows, total, err := p.listPage(ctx, region, n, size, found, pages, memo)
 		if err != nil {
 			return nil, err
 		}
-		if rows == noList && len(found) == 0 {
+		if rows == noList && found.Len() == 0 {
 			return nil, nil
 		}
 		start := (n - 1) * size
@@ -292,12 +298,7 @@ func (p *Provider) List(ctx context.Context, region string) ([]upstream.Notebook
 			return nil, err
 		}
 	}
-	out := make([]upstream.Notebook, 0, len(found))
-	for _, n := range found {
-		out = append(out, n)
-	}
-	slices.SortFunc(out, func(a, b upstream.Notebook) int { return strings.Compare(a.ID, b.ID) })
-	return out, nil
+	return found.Notebooks(), nil
 }
 
 // window is a page that starts at offset or a little before it, in a cloud that
@@ -316,21 +317,22 @@ func window(offset, largest int) (page, size int) {
 // listPage reads a page into found and tells pages of it.
 // API: https://www.scnet.cn/ac/openapi/doc/2.0/api/notebook/query.html
 func (p *Provider) listPage(
-	ctx context.Context, region string, n, size int, found map[string]upstream.Notebook, pages *upstream.Pager,
+	ctx context.Context, region string, n, size int, found *upstream.Found, pages *upstream.Pager, memo *upstream.Memo,
 ) (rows, total int, err error) {
 	query := url.Values{"page": {strconv.Itoa(n)}, "size": {strconv.Itoa(size)}}
 	err = p.read(ctx, opList, region, "/notebook/list", query, func(a answer, err error) error {
 		if err != nil {
 			return err
 		}
-		notebooks, count, err := p.notebooks(a)
+		notebooks, count, err := p.notebooks(a, memo)
 		if err != nil {
 			return err
 		}
-		before := len(found)
+		before := found.Len()
 		ids := make([]string, len(notebooks))
 		for i, nb := range notebooks {
-			ids[i], found[nb.ID] = nb.ID, nb
+			ids[i] = nb.ID
+			found.Put(nb)
 		}
 		if rows, total = len(ids), count; notebooks == nil {
 			rows = noList
@@ -345,8 +347,8 @@ func (p *Provider) listPage(
 		// be short because the cloud gives no larger ones. The total counts what
 		// is there now, so that it proves nothing once pages were put together,
 		// nor when it is that of a full page.
-		known := total >= 0 && len(found) >= total
-		last := rows < size && (n > 1 || total < 0 || rows <= smallestCap) || known && (n == 1 && rows != size || len(found) == before)
+		known := total >= 0 && found.Len() >= total
+		last := rows < size && (n > 1 || total < 0 || rows <= smallestCap) || known && (n == 1 && rows != size || found.Len() == before)
 		if problem := pages.Take((n-1)*size, ids, last); problem != "" {
 			return bad(problem)
 		}
@@ -359,18 +361,18 @@ func (p *Provider) listPage(
 // its total says otherwise: it reads the next page of the same size, which must
 // have nothing new. Pages that small do not overlap, so that a list cannot be
 // put together from them.
-func (p *Provider) listEnd(ctx context.Context, region string, rows int, found map[string]upstream.Notebook) error {
+func (p *Provider) listEnd(ctx context.Context, region string, rows int, found *upstream.Found) error {
 	query := url.Values{"page": {"2"}, "size": {strconv.Itoa(rows)}}
 	return p.read(ctx, opList, region, "/notebook/list", query, func(a answer, err error) error {
 		if err != nil {
 			return err
 		}
-		notebooks, _, err := p.notebooks(a)
+		notebooks, _, err := p.notebooks(a, nil)
 		if err != nil {
 			return err
 		}
 		for _, nb := range notebooks {
-			if _, ok := found[nb.ID]; !ok {
+			if found.Get(nb.ID) == nil {
 				return bad("the pages of the list are too small")
 			}
 		}
@@ -380,7 +382,7 @@ func (p *Provider) listEnd(ctx context.Context, region string, rows int, found m
 
 // notebooks reads a page of the list, and how many there are in all: -1 when
 // the answer does not say.
-func (p *Provider) notebooks(a answer) ([]upstream.Notebook, int, error) {
+func (p *Provider) notebooks(a answer, memo *upstream.Memo) ([]upstream.Notebook, int, error) {
 	page, err := a.page(p.cfg.StrictEnvelope)
 	if err != nil {
 		return nil, 0, err
@@ -391,8 +393,11 @@ func (p *Provider) notebooks(a answer) ([]upstream.Notebook, int, error) {
 	now := time.Now()
 	notebooks := make([]upstream.Notebook, len(page.rows))
 	for i, row := range page.rows {
-		var ok bool
-		if notebooks[i], ok = decodeNotebook(row, p.zone, now); !ok {
+		n, ok := memo.Decode(row, func() (n upstream.Notebook, lasting, ok bool) {
+			n, ok = decodeNotebook(row, p.zone, now)
+			return n, n.ExpireTime.IsZero(), ok
+		})
+		if notebooks[i] = n; !ok {
 			return nil, 0, bad("a record of the list has no id")
 		}
 	}

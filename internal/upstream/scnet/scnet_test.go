@@ -1441,7 +1441,7 @@ func TestListDuplicates(t *testing.T) {
 		return respond(200, `{"code":"0","data":{"total":3,"records":[{"id":"2"},{"id":"1","notebookName":"old"},{"id":1,"notebookName":"new"}]}}`), nil
 	})
 	got, err := p.List(t.Context(), "11250")
-	if diff := cmp.Diff([]upstream.Notebook{{ID: "1", DisplayName: "new"}, {ID: "2"}}, got); err != nil || diff != "" {
+	if diff := cmp.Diff([]upstream.Notebook{{ID: "2"}, {ID: "1", DisplayName: "new"}}, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 }

@@ -1,7 +1,7 @@
 package scnet
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"math"
@@ -17,10 +17,22 @@ import (
 // envelope is around every answer, errors included. Data is decoded only after
 // success: with an error it may be of any shape.
 type envelope struct {
-	Code    upstream.Text   `json:"code"`
-	Msg     upstream.Text   `json:"msg"`
-	Message upstream.Text   `json:"message"` // of the web console's services, when they show through
-	Data    json.RawMessage `json:"data"`
+	code, msg string
+	message   string // of the web console's services, when they show through
+	data      json.RawMessage
+}
+
+func (e *envelope) take(name string, value json.RawMessage) {
+	switch name {
+	case "code":
+		e.code = upstream.Scalar(value)
+	case "msg":
+		e.msg = upstream.Scalar(value)
+	case "message":
+		e.message = upstream.Scalar(value)
+	case "data":
+		e.data = value
+	}
 }
 
 // answer is an answer, read as far as its envelope.
@@ -42,27 +54,24 @@ func bad(what string) *upstream.Error {
 func open(resp upstream.Response) (answer, error) {
 	var env envelope
 	a := answer{status: resp.Status}
-	if err := json.Unmarshal(resp.Body, &env); err != nil {
+	if err := upstream.Members(resp.Body, env.take); err != nil {
 		e := upstream.HTTPError(resp)
 		e.Err = errors.New("the answer is no JSON object")
 		a.stale = refused(resp.Status)
 		return a, e
 	}
 	e := upstream.HTTPError(resp)
-	switch code := string(env.Code); {
+	switch code := env.code; {
 	case code == "":
 		e.Err = errors.New("the answer has no code")
 	case code != "0":
 		e.Code, e.Kind = code, kindOf(code, resp.Status)
 	case resp.Status >= 200 && resp.Status < 300:
-		a.data = bytes.TrimSpace(env.Data)
+		a.data = env.data
 		return a, nil
 	}
 	a.stale = e.Code == codeToken && e.Kind == upstream.KindDenied || refused(resp.Status)
-	e.Message = string(env.Msg)
-	if e.Message == "" {
-		e.Message = string(env.Message)
-	}
+	e.Message = cmp.Or(env.msg, env.message)
 	return a, e
 }
 
@@ -171,7 +180,8 @@ func (a answer) page(strict bool) (page, error) {
 	switch a.data[0] {
 	case '{':
 	case '[':
-		if strict || json.Unmarshal(a.data, &p.rows) != nil {
+		var err error
+		if p.rows, err = upstream.Elements(a.data); strict || err != nil {
 			return p, bad("the data is a bare list")
 		}
 		return p, nil
@@ -183,27 +193,33 @@ func (a answer) page(strict bool) (page, error) {
 	default:
 		return p, bad("the data is no object")
 	}
-	var object struct {
-		Total   upstream.Text   `json:"total"`
-		Records json.RawMessage `json:"records"`
-		Data    json.RawMessage `json:"data"`
-		ID      upstream.Text   `json:"id"`
-	}
-	if json.Unmarshal(a.data, &object) != nil {
+	var list, other json.RawMessage
+	id := ""
+	err := upstream.Members(a.data, func(name string, value json.RawMessage) {
+		switch name {
+		case "total":
+			if n, err := strconv.Atoi(upstream.Scalar(value)); err == nil && n >= 0 {
+				p.total = n
+			}
+		case "records":
+			list = value
+		case "data":
+			other = value
+		case "id":
+			id = upstream.Scalar(value)
+		}
+	})
+	if err != nil {
 		return p, bad("the data cannot be read")
 	}
-	if n, err := strconv.Atoi(string(object.Total)); err == nil && n >= 0 {
-		p.total = n
-	}
-	list := object.Records
 	if list == nil && !strict {
-		list = object.Data
+		list = other
 	}
-	if list == nil && !strict && object.ID != "" {
+	if list == nil && !strict && id != "" {
 		p.rows, p.total = []json.RawMessage{a.data}, 1
 		return p, nil
 	}
-	if json.Unmarshal(list, &p.rows) != nil || p.rows == nil && p.total != 0 {
+	if p.rows, err = upstream.Elements(list); err != nil || p.rows == nil && p.total != 0 {
 		return p, bad("the data has no list of notebooks")
 	}
 	return p, nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -142,6 +143,91 @@ func (s suite) notebooks(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.checkClean(t, "a notebook", fmt.Sprintf("%+v\n%s", n, data))
+	}
+}
+
+// again: a provider that knows what it was sent before says of each notebook that it
+// is unchanged only when it is, and never without having been told to remember.
+func (s suite) again(t *testing.T) {
+	r := s.rig(t, upstream.ClientConfig{})
+	relister, ok := r.Provider.(upstream.Relister)
+	if !ok {
+		t.Skip("the provider remembers nothing")
+	}
+	r.Simulator.Clear(r.Location)
+	ids := r.Simulator.Add(r.Location, 2*r.PageSize+5)
+	memo := upstream.NewMemo()
+	list := func() map[string]upstream.Notebook {
+		t.Helper()
+		rows, err := relister.Relist(limit(t), r.Location, memo)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]upstream.Notebook{}
+		for _, n := range rows {
+			out[n.ID] = n
+		}
+		if len(out) != len(rows) || len(out) != len(ids) {
+			t.Fatalf("%d rows of %d notebooks, want %d", len(rows), len(out), len(ids))
+		}
+		return out
+	}
+	keep := func(rows map[string]upstream.Notebook) { memo.Keep(slices.Collect(maps.Values(rows))) }
+	plain := func(n upstream.Notebook) upstream.Notebook {
+		n.Sent = upstream.Sent{}
+		return n
+	}
+	decoded := map[string]upstream.Notebook{}
+	for _, n := range r.list(t) {
+		decoded[n.ID] = n
+	}
+	for range 2 { // the first of them is not kept
+		for id, n := range list() {
+			if diff := cmp.Diff(decoded[id], plain(n)); diff != "" {
+				t.Errorf("nothing is known yet (-want +got):\n%s", diff)
+			}
+		}
+	}
+	keep(list())
+	check := func(rows map[string]upstream.Notebook, fresh string) {
+		t.Helper()
+		for id, n := range rows {
+			before, known := decoded[id]
+			switch {
+			case id == fresh || !known:
+				if n.Unchanged || n.DisplayName == "" {
+					t.Errorf("%s is new, and told as %+v", id, n)
+				}
+			case !n.Unchanged:
+				if diff := cmp.Diff(before, plain(n)); diff != "" || n.ExpireTime.IsZero() {
+					t.Errorf("%s is told anew (-before +now):\n%s", id, diff)
+				}
+			default:
+				want := upstream.Notebook{
+					ID: id, State: before.State, ResourceGroup: before.ResourceGroup, UpdateTime: before.UpdateTime, Unchanged: true,
+				}
+				a := before.Resources.Accelerator
+				want.Resources.Accelerator = upstream.Accelerator{Type: a.Type, Available: a.Available, Max: a.Max}
+				if diff := cmp.Diff(want, plain(n)); diff != "" {
+					t.Errorf("%s is unchanged (-want +got):\n%s", id, diff)
+				}
+			}
+		}
+	}
+	rows := list()
+	check(rows, "")
+	keep(rows)
+	r.Simulator.Remove(r.Location, ids[3])
+	ids = slices.Delete(ids, 3, 4)
+	added := r.Simulator.Add(r.Location, 1)[0]
+	ids = append(ids, added)
+	rows = list()
+	check(rows, added)
+	memo.Forget()
+	for id, n := range list() {
+		if n.Unchanged {
+			t.Errorf("%s is unchanged, and nothing is known of it", id)
+		}
 	}
 }
 

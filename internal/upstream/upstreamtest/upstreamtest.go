@@ -109,6 +109,7 @@ func Run(t *testing.T, start func(t *testing.T, client *upstream.Client) Subject
 	t.Run("never a part", s.part)
 	t.Run("notebooks", s.notebooks)
 	t.Run("find", s.find)
+	t.Run("again", s.again)
 	t.Run("failed lists", s.failedLists)
 	t.Run("image change", s.change)
 	t.Run("failed image changes", s.failedChanges)
