@@ -84,7 +84,7 @@ type controlled interface {
 	Heal()
 	Truth(location string) []Notebook
 	Step()
-	renameSome(count int, rate float64)
+	renameSome(location string, count int, rate float64) bool
 	watchFaults(func())
 	close()
 }
@@ -225,7 +225,8 @@ func (f *Fleet) ServerConfig() string {
 //	PATCH  /{cloud}/settings       change settings
 //	GET    /{cloud}/truth/{location}  what a location really holds
 //	POST   /{cloud}/step?count=N   play N steps of the story
-//	POST   /{cloud}/renames?n=N&rate=R  rename N notebooks, R a second (0: at once), for
+//	POST   /{cloud}/renames?n=N&rate=R&location=L  rename N notebooks, R a second (0: at
+//	                               once), of one location or of all in turn, for
 //	                               measurements: a name holds the time at which a list
 //	                               first told it, as @t= and nanoseconds
 //	POST   /scnet/expire           end all tokens
@@ -307,7 +308,9 @@ func (f *Fleet) controlHandler() http.Handler {
 		if err != nil || rate != 0 && !(rate >= 0.01 && rate <= 1e6) {
 			return errors.New("rate must be 0, or from 0.01 to 1000000")
 		}
-		sim.renameSome(count, rate)
+		if !sim.renameSome(r.URL.Query().Get("location"), count, rate) {
+			return errors.New("no such location")
+		}
 		show(w, "ok")
 		return nil
 	}))

@@ -230,6 +230,7 @@ func TestControl(t *testing.T) {
 		{"POST", "/core/step?count=0", "", 400, "count must be"},
 		{"POST", "/scnet/renames?n=3&rate=1000", "", 200, "ok"},
 		{"POST", "/core/renames?n=0", "", 400, "n must be"},
+		{"POST", "/core/renames?location=nowhere", "", 400, "no such location"},
 		{"POST", "/core/renames?rate=-1", "", 400, "rate must be"},
 		{"POST", "/core/renames?rate=NaN", "", 400, "rate must be"},
 		{"POST", "/scnet/expire", "", 200, "ended"},
@@ -247,12 +248,18 @@ func TestControl(t *testing.T) {
 // come, and a name tells when it was first read.
 func TestRenames(t *testing.T) {
 	w := newCoresHub(Config{Notebooks: 3}.withDefaults()).world
-	w.rename(5, 0)
-	w.rename(1, 0)
+	w.rename("", 5, 0)
+	if !w.rename(CoresHubZones[0], 1, 0) || w.rename("nowhere", 1, 0) {
+		t.Error("locations are not told apart")
+	}
 	w.places[0].renames = append(w.places[0].renames, time.Now().Add(time.Hour))
 	began := time.Now()
 	stamps := func(p *place) (n int) {
 		p.renameLocked(time.Now())
+		body := w.stampLocked(p)([]byte("a " + unstamped + " b"))
+		if bytes.Contains(body, []byte(unstamped)) || len(body) != len("a "+unstamped+" b") {
+			t.Errorf("body %s", body)
+		}
 		for _, n2 := range p.list {
 			_, stamp, ok := strings.Cut(n2.name, " @t=")
 			if !ok {
@@ -268,6 +275,9 @@ func TestRenames(t *testing.T) {
 	}
 	if a, b := stamps(w.places[0]), stamps(w.places[1]); a != 3 || b != 2 { // of 1+3 and 2: the fourth names the first again
 		t.Errorf("%d and %d were renamed", a, b)
+	}
+	if w.stampLocked(w.places[0]) != nil {
+		t.Error("there is something left to stamp")
 	}
 	if len(w.places[0].renames) != 1 {
 		t.Errorf("%d are still to come", len(w.places[0].renames))

@@ -314,7 +314,9 @@ func (c *CoresHub) list(s CoresHubSettings, zone string, r *http.Request, body [
 		rows[i]["user_name"], rows[i]["email"] = "simulated", "team@example.com"
 	}
 	counts := map[string]int{"right": total, "zero": 0, "page": len(rows)}[s.Counts]
-	return c.reply(http.StatusOK, coresHubEnvelope{Message: "success", Data: rows, Counts: &counts})
+	out := c.reply(http.StatusOK, coresHubEnvelope{Message: "success", Data: rows, Counts: &counts})
+	out.finish = w.stampLocked(p)
+	return out
 }
 
 // china is the zone of the vendor's times.

@@ -158,6 +158,9 @@ type reply struct {
 	status int
 	header http.Header
 	body   []byte
+	// finish makes the body what is sent, of the same length, at the last moment. Nil
+	// leaves it.
+	finish func(body []byte) []byte
 }
 
 // spoiler knows what a cloud's own errors look like.
@@ -268,6 +271,9 @@ func send(w http.ResponseWriter, s spoiler, out reply) {
 	w.Header().Set("Date", s.date().UTC().Format(http.TimeFormat))
 	w.Header().Set("Content-Length", strconv.Itoa(len(out.body)))
 	w.WriteHeader(out.status)
+	if out.finish != nil {
+		out.body = out.finish(out.body)
+	}
 	_, _ = w.Write(out.body) // a client that left needs none
 }
 

@@ -449,13 +449,14 @@ func (c *SCNet) list(s SCNetSettings, r *http.Request, g grant) reply {
 	return out
 }
 
-func (c *SCNet) page(s SCNetSettings, region, name, status string, page, size int) reply {
+func (c *SCNet) page(s SCNetSettings, region, name, status string, page, size int) (out reply) {
 	w := c.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := w.placeLocked(region)
 	w.ripenLocked(p)
 	p.renameLocked(time.Now())
+	defer func() { out.finish = w.stampLocked(p) }()
 	match := []*instance{}
 	for _, n := range p.list {
 		if strings.Contains(n.name, name) && (status == "" || scnetWords[n.phase] == status) {

@@ -153,7 +153,9 @@ func (s *simulator[S]) Clear(location string) {
 // Step plays one step of the script of life.
 func (s *simulator[S]) Step() { s.world.advance() }
 
-func (s *simulator[S]) renameSome(count int, rate float64) { s.world.rename(count, rate) }
+func (s *simulator[S]) renameSome(location string, count int, rate float64) bool {
+	return s.world.rename(location, count, rate)
+}
 
 // OnPage sets a function that is called after each page of a list was made and
 // before it is sent.

@@ -1,6 +1,7 @@
 package cloudsim
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -74,8 +75,9 @@ type place struct {
 	target int // about how many there are
 	// renames are the times at which a notebook is to get another name, the next
 	// first; renamed counts those that did.
-	renames []time.Time
-	renamed int
+	renames   []time.Time
+	renamed   int
+	unstamped []*instance // that were renamed and whom no answer has told since
 }
 
 // species is what differs between the notebooks of two clouds.
@@ -253,31 +255,64 @@ func (w *world) startLocked(n *instance, now time.Time) {
 	n.phase, n.updated, n.next, n.task, n.failure = starting, now, w.step+1+w.rng.Int64N(2), w.digitsLocked(19), ""
 }
 
-// rename renames notebooks of all locations in turn, a number of them a second, or
-// at once if that is 0. Its clock is the real one: it is for measurements.
-func (w *world) rename(count int, rate float64) {
+// rename renames notebooks of one location, or of all in turn, a number of them a
+// second, or at once if that is 0. It reports false when there is no such location.
+// Its clock is the real one: it is for measurements.
+func (w *world) rename(location string, count int, rate float64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	places := w.places
+	if location != "" {
+		p := w.placeLocked(location)
+		if p == nil {
+			return false
+		}
+		places = []*place{p}
+	}
 	due := time.Now()
 	for i := range count {
-		p := w.places[i%len(w.places)]
+		p := places[i%len(places)]
 		p.renames = append(p.renames, due)
 		if rate > 0 {
 			due = due.Add(time.Duration(float64(time.Second) / rate))
 		}
 	}
+	return true
 }
 
+// unstamped stands in a name for the time at which a list tells it.
+const unstamped = "@t=0000000000000000000"
+
 // renameLocked gives notebooks the new names that are due, one after the other in
-// the order of the place. They hold the time: whoever lists the place sees how old
-// what it is told is.
+// the order of the place. Whoever lists the place calls it, and stamp with the answer.
 func (p *place) renameLocked(now time.Time) {
 	for len(p.renames) > 0 && len(p.list) > 0 && !now.Before(p.renames[0]) {
 		n := p.list[p.renamed%len(p.list)]
 		name, _, _ := strings.Cut(n.name, " @t=")
-		n.name = fmt.Sprintf("%s @t=%019d", name, now.UnixNano())
+		n.name = name + " " + unstamped
 		p.renames = p.renames[1:]
 		p.renamed++
+		p.unstamped = append(p.unstamped, n)
+	}
+}
+
+// stampLocked returns what puts the time into the names of notebooks that were renamed, and
+// into the answer that is about to be sent: whoever reads it sees how old what it is
+// told is. It returns nil when there are none. The caller holds w.mu, what is returned
+// takes it.
+func (w *world) stampLocked(p *place) func(body []byte) []byte {
+	if p == nil || len(p.unstamped) == 0 {
+		return nil
+	}
+	return func(body []byte) []byte {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		stamp := fmt.Sprintf("@t=%019d", time.Now().UnixNano())
+		for _, n := range p.unstamped {
+			n.name = strings.Replace(n.name, unstamped, stamp, 1)
+		}
+		p.unstamped = nil
+		return bytes.ReplaceAll(body, []byte(unstamped), []byte(stamp))
 	}
 }
 
