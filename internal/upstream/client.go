@@ -207,6 +207,9 @@ type Call struct {
 	// It needs to fill only Kind, Code, Message, RequestID and RetryAfter. Any
 	// other error counts as KindBadResponse.
 	Decode func(Response) error
+	// Passing says that Decode keeps no part of the body, which is then used for
+	// another answer. Long listings save much by it.
+	Passing bool
 	// Secrets must not appear in the text that is kept of an answer.
 	Secrets []Secret
 }
@@ -370,7 +373,16 @@ func (c *Client) attempt(ctx context.Context, call Call) error {
 	}
 	sent.Store(true)
 	defer func() { _ = resp.Body.Close() }()
-	body, err := readBody(resp)
+	var room []byte
+	if call.Passing {
+		kept := bodies.Get().(*[]byte)
+		defer bodies.Put(kept)
+		if n := resp.ContentLength; int64(cap(*kept)) < n && n <= maxPrepared {
+			*kept = make([]byte, n)
+		}
+		room = *kept
+	}
+	body, err := readBody(resp, room)
 	if err != nil {
 		return finish(transportError(attemptCtx, err))
 	}
@@ -392,11 +404,23 @@ func (c *Client) attempt(ctx context.Context, call Call) error {
 	return finish(e)
 }
 
+// bodies are *[]byte for calls that are Passing.
+var bodies = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxPrepared is the longest body that gets its room before it was read: the server
+// may lie about its length.
+const maxPrepared = 1 << 20
+
 // readBody reads a body, and one byte more than may be in it. A short one, of which
-// the server says how long it is, takes no more room than it needs.
-func readBody(resp *http.Response) ([]byte, error) {
-	if n := resp.ContentLength; n > 0 && n <= 1<<20 {
-		body := make([]byte, n)
+// the server says how long it is, takes no more room than it needs, or none if there
+// is enough in room.
+func readBody(resp *http.Response, room []byte) ([]byte, error) {
+	if n := resp.ContentLength; n > 0 && n <= maxPrepared {
+		body := room
+		if int64(cap(room)) < n {
+			body = make([]byte, n)
+		}
+		body = body[:n]
 		_, err := io.ReadFull(resp.Body, body)
 		return body, err
 	}

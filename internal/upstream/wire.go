@@ -42,7 +42,10 @@ func Scalar(raw []byte) string {
 		if plain := raw[1:max(len(raw)-1, 1)]; len(raw) > 1 && raw[len(raw)-1] == '"' && plainText(plain) {
 			return string(plain)
 		}
-		var s string
+		if text, err := jsontext.AppendUnquote(nil, raw); err == nil {
+			return string(text)
+		}
+		var s string // it takes text that is not UTF-8
 		if json.Unmarshal(raw, &s) != nil {
 			return ""
 		}
@@ -215,7 +218,10 @@ func ParseTime(s string, zone *time.Location) time.Time {
 			at = time.UnixMilli(n)
 		}
 	} else if len(s) > 11 {
-		s = s[:10] + strings.NewReplacer(" ", "T", "t", "T").Replace(s[10:11]) + strings.ReplaceAll(s[11:], " ", "")
+		if s[10] == ' ' || s[10] == 't' {
+			s = s[:10] + "T" + s[11:]
+		}
+		s = s[:11] + strings.ReplaceAll(s[11:], " ", "")
 		for _, layout := range timeLayouts {
 			if t, err := time.ParseInLocation(layout, s, zone); err == nil {
 				at = t

@@ -237,7 +237,7 @@ func (p *Provider) listPage(
 		"limit":    {strconv.Itoa(pageLimit)},
 		"offset":   {strconv.Itoa(pages.Offset())},
 	}, nil)
-	call.Op, call.Location, call.Class = opList, zone, upstream.ClassRead
+	call.Op, call.Location, call.Class, call.Passing = opList, zone, upstream.ClassRead, true
 	call.Decode = func(resp upstream.Response) error {
 		a, err := open(resp)
 		if err != nil {

@@ -75,8 +75,10 @@ func (s signer) sign(method, path string, params url.Values, body []byte) signed
 // escape percent-encodes a name or value as the cloud does: a space is %20 and
 // a slash stays.
 func escape(s string) string {
-	return strings.NewReplacer("+", "%20", "%2F", "/").Replace(url.QueryEscape(s))
+	return escapes.Replace(url.QueryEscape(s))
 }
+
+var escapes = strings.NewReplacer("+", "%20", "%2F", "/")
 
 // forms are the signature as it is, encoded once and (as the redaction of
 // errors looks for the encoded form as well) encoded twice.
@@ -182,11 +184,12 @@ func open(resp upstream.Response) (answer, error) {
 		e.Err = errors.New("the answer is no JSON object")
 		return answer{}, e
 	}
-	var meta struct {
-		RequestID upstream.Text `json:"X_REQUEST_ID"`
-	}
-	_ = json.Unmarshal(env.meta, &meta) // no id, then
-	requestID := hideParams(string(meta.RequestID))
+	requestID := ""
+	_ = upstream.Members(env.meta, func(name string, value json.RawMessage) { // not an object: no id, then
+		if name == "X_REQUEST_ID" {
+			requestID = hideParams(upstream.Scalar(value))
+		}
+	})
 
 	message := cmp.Or(env.message, env.detail)
 	e := upstream.HTTPError(resp)
@@ -209,7 +212,12 @@ func open(resp upstream.Response) (answer, error) {
 
 // hideParams hides the parts of a signed URL that a cloud echoes cut off, in
 // which case the redaction of whole secrets does not find them.
-func hideParams(s string) string { return signedParam.ReplaceAllString(s, "$1=[redacted]") }
+func hideParams(s string) string {
+	if !strings.Contains(s, "=") {
+		return s
+	}
+	return signedParam.ReplaceAllString(s, "$1=[redacted]")
+}
 
 var signedParam = regexp.MustCompile(`(?i)(signature|access_key_id)=[^&\s"'<>]+`)
 
@@ -424,7 +432,7 @@ func decodeNotebook(raw json.RawMessage, zone *time.Location, namespace string) 
 			return
 		}
 		if n.Attributes == nil {
-			n.Attributes = map[string]string{}
+			n.Attributes = make(map[string]string, len(specFields)) // about as many as there will be
 		}
 		n.Attributes[name] = value
 	}
@@ -467,7 +475,7 @@ func replicaSpecs(raw json.RawMessage) []map[string]json.RawMessage {
 	}
 	var specs []map[string]json.RawMessage
 	for _, element := range list {
-		spec := map[string]json.RawMessage{}
+		spec := make(map[string]json.RawMessage, len(specFields))
 		err := upstream.Members(element, func(name string, value json.RawMessage) { spec[name] = value })
 		if err == nil && len(spec) > 0 {
 			specs = append(specs, spec)
