@@ -193,6 +193,7 @@ func (inv *Inventory) Run(ctx context.Context, m *replica.Member) error {
 		inv.followed = time.Now()
 		inv.store.settle()
 	}()
+	log.written = inv.store.written
 	inv.records = log
 	var wg sync.WaitGroup
 	var status jetstream.KeyValue

@@ -42,6 +42,10 @@ type Log struct {
 	tokenKey   []byte
 	tombstones time.Duration
 	prefix     string // of the subjects
+	// written is told of a small batch that was stored, in the order of revisions.
+	// The store need not wait then until it is told what its own process wrote. Set
+	// before the first publish; nil for nobody.
+	written func(epoch string, rows []*Row)
 }
 
 // openLog opens, or creates, the stream. key is the token key to go on with if
@@ -172,6 +176,7 @@ type entry struct {
 type sent struct {
 	ack       jetstream.PubAckFuture
 	msg       *nats.Msg
+	row       *Row // of a small batch; nil if it could not be read
 	forgotten bool // see entry
 }
 
@@ -194,11 +199,16 @@ func (l *Log) publish(ctx context.Context, batch []entry) (uint64, error) {
 	var last uint64
 	var failures int
 	var failure error
+	var stored []*Row
 	settle := func(s sent) error {
 		timer.Reset(ackWait)
 		select {
 		case ok := <-s.ack.Ok():
 			last = max(last, ok.Sequence)
+			if s.row != nil {
+				s.row.give(ok.Sequence)
+				stored = append(stored, s.row)
+			}
 		case err := <-s.ack.Err():
 			if api, ok := errors.AsType[*jetstream.APIError](err); ok && s.forgotten && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
 				s.msg.Header.Del(headerMore) // it comes after the batch
@@ -245,12 +255,19 @@ func (l *Log) publish(ctx context.Context, batch []entry) (uint64, error) {
 		if err != nil {
 			return last, fmt.Errorf("log: publish: %w", err)
 		}
-		acks = append(acks, sent{ack, msg, e.forgotten})
+		s := sent{ack: ack, msg: msg, forgotten: e.forgotten}
+		if len(batch) <= inFlight { // there is time until it is acknowledged
+			s.row, _ = decodeRow(msg.Subject, msg.Header, msg.Data, 0, time.Now())
+		}
+		acks = append(acks, s)
 	}
 	for _, ack := range acks {
 		if err := settle(ack); err != nil {
 			return last, err
 		}
+	}
+	if l.written != nil {
+		l.written(l.epoch, stored)
 	}
 	if failures > 0 {
 		return last, fmt.Errorf("log: %d of %d messages not stored: %w", failures, len(batch), failure)

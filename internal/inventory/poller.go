@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
@@ -492,15 +493,22 @@ func (p *poller) record(ctx context.Context, notebooks []upstream.Notebook, abse
 	return err
 }
 
+// notebookEtag is the number of Notebook.etag in the contract.
+const notebookEtag protowire.Number = 23
+
 // entry is what a listed notebook is to the log, or nil when it is no news.
 func (p *poller) entry(snapshot *Snapshot, n *upstream.Notebook, volatile []string, observed time.Time) (*entry, error) {
 	key := rowKey{p.source.Name, p.location, n.ID}
 	name := key.name()
 	next := toContract(key, n, observed)
+	payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(next)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", name, err)
+	}
 	e := &entry{key: key}
 	if row, ok := snapshot.get(name); ok {
 		e.expect = row.Revision
-		paths := changedPaths(row.Notebook, next, volatile)
+		paths := changedPaths(row.Notebook, next, row.payload(), payload, volatile)
 		if row.Deleted {
 			// It is back, or another one has its name. Who knew the one before
 			// and has not heard of its end has to be told of this one.
@@ -524,9 +532,7 @@ func (p *poller) entry(snapshot *Snapshot, n *upstream.Notebook, volatile []stri
 		return nil, err
 	}
 	next.Etag = tag
-	if e.payload, err = proto.Marshal(next); err != nil {
-		return nil, fmt.Errorf("encode %s: %w", name, err)
-	}
+	e.payload = protowire.AppendString(protowire.AppendTag(payload, notebookEtag, protowire.BytesType), tag)
 	return e, nil
 }
 

@@ -7,11 +7,16 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/replica"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
@@ -149,5 +154,62 @@ func TestUnchangedRowsAllocateNothing(t *testing.T) {
 	}
 	if few, many := allocated(100), allocated(10_000); many > few {
 		t.Errorf("%v allocations with 10,000 unchanged rows, %v with 100", many, few)
+	}
+}
+
+// TestChangedPaths: with the bytes as a guide the same fields are found as without.
+func TestChangedPaths(t *testing.T) {
+	free := int32(2)
+	base := func() *notebookv1.Notebook {
+		return &notebookv1.Notebook{
+			Name: "n", DisplayName: "d", State: notebookv1.Notebook_STATE_RUNNING, EnvNames: []string{"A", "B"},
+			Image:       &notebookv1.Image{Uri: "u", SizeBytes: 3},
+			Resources:   &notebookv1.Resources{CpuCores: 2, Accelerator: &notebookv1.Accelerator{Type: "gpu", AvailableCount: &free}},
+			Attributes:  map[string]string{"a": "1", "b": "2", "c": "3"},
+			CreateTime:  &timestamppb.Timestamp{Seconds: 5},
+			ObserveTime: &timestamppb.Timestamp{Seconds: 6},
+		}
+	}
+	less := int32(1)
+	for want, change := range map[string]func(n *notebookv1.Notebook){
+		"":                               func(*notebookv1.Notebook) {},
+		"display_name":                   func(n *notebookv1.Notebook) { n.DisplayName = "" },
+		"env_names":                      func(n *notebookv1.Notebook) { n.EnvNames = []string{"A", "BC"} },
+		"env_names ":                     func(n *notebookv1.Notebook) { n.EnvNames = nil },
+		"attributes.b":                   func(n *notebookv1.Notebook) { n.Attributes["b"] = "x" },
+		"attributes.b attributes.d":      func(n *notebookv1.Notebook) { delete(n.GetAttributes(), "b"); n.GetAttributes()["d"] = "" },
+		"image.size_bytes image.uri":     func(n *notebookv1.Notebook) { n.Image = nil },
+		"resources.cpu_cores":            func(n *notebookv1.Notebook) { n.Resources.CpuCores = 3; n.Resources.Accelerator.AvailableCount = &less },
+		"mirrors.pip":                    func(n *notebookv1.Notebook) { n.Mirrors = &notebookv1.Mirrors{Pip: "p"} },
+		" volatile":                      func(n *notebookv1.Notebook) { n.ObserveTime = nil; n.Etag = "e"; n.Attributes["v"] = "1" },
+		"create_time display_name state": func(n *notebookv1.Notebook) { n.CreateTime = nil; n.DisplayName = "e"; n.State = 0 },
+	} {
+		before, after := base(), base()
+		change(after)
+		for _, deterministic := range []bool{true, false, false, false} { // as rows of older versions are
+			was, err := proto.MarshalOptions{Deterministic: deterministic}.Marshal(before)
+			if err != nil {
+				t.Fatal(err)
+			}
+			is, err := proto.MarshalOptions{Deterministic: true}.Marshal(after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, bytes := range map[string][]byte{"read": was, "nothing known": nil, "broken": {0xff}} {
+				paths := changedPaths(before, after, bytes, is, []string{"v"})
+				slices.Sort(paths)
+				if got := strings.Join(paths, " "); got != strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(want, " volatile"), " volatile"), " ") {
+					t.Errorf("%s: %q, want %q", name, got, want)
+				}
+			}
+		}
+	}
+	if fields := base().ProtoReflect().Descriptor().Fields(); fields.ByName("etag").Number() != notebookEtag {
+		t.Error("etag has another number")
+	}
+	for i, fields := 0, base().ProtoReflect().Descriptor().Fields(); i < fields.Len(); i++ {
+		if fields.Get(i).Number() >= maxWireFields {
+			t.Errorf("%s is compared slowly", fields.Get(i).Name())
+		}
 	}
 }

@@ -45,7 +45,8 @@ type Row struct {
 	earlier life              // of a notebook with the same name that went before
 	changed map[string]uint64 // path of a field → revision of its last change
 
-	json atomic.Pointer[[]byte] // see JSON
+	json     atomic.Pointer[[]byte] // see JSON
+	attached atomic.Pointer[attachment]
 }
 
 // JSON returns Notebook as protojson. It is made when it is first asked for, and
@@ -67,10 +68,45 @@ func (r *Row) JSON() ([]byte, error) {
 	return text, nil
 }
 
+// give gives a row the revision that it was stored at, which it was read without.
+func (r *Row) give(revision uint64) {
+	r.Revision = revision
+	if r.created == 0 {
+		r.created = revision
+	}
+	for path, at := range r.changed {
+		if at == 0 {
+			r.changed[path] = revision
+		}
+	}
+}
+
+// payload returns Notebook in the wire format.
+func (r *Row) payload() []byte {
+	_, _, tag := protowire.ConsumeTag(r.Encoded)
+	payload, _ := protowire.ConsumeBytes(r.Encoded[tag:])
+	return payload
+}
+
 // AppendField appends Notebook in the wire format as a field of another message.
 func (r *Row) AppendField(out []byte, number protowire.Number) []byte {
 	_, _, tag := protowire.ConsumeTag(r.Encoded)
 	return append(protowire.AppendTag(out, number, protowire.BytesType), r.Encoded[tag:]...)
+}
+
+// attachment is what somebody keeps with a row.
+type attachment struct{ key, value any }
+
+// Attach keeps something with the row for all who come after: the last one that was
+// attached. Rows are shared, and so are what is made of them and what is attached.
+func (r *Row) Attach(key, value any) { r.attached.Store(&attachment{key, value}) }
+
+// Attached returns what was attached last, if it was with this key, else nil.
+func (r *Row) Attached(key any) any {
+	if a := r.attached.Load(); a != nil && a.key == key {
+		return a.value
+	}
+	return nil
 }
 
 // life is from when to when a notebook existed, in revisions. The zero life is
@@ -233,14 +269,21 @@ func timestamp(t time.Time) *timestamppb.Timestamp {
 	return ts
 }
 
-// etag names the content of a version.
+// etag names the content of a version. It changes n while it looks at it, so nobody
+// else may have n yet.
 func etag(n *notebookv1.Notebook) (string, error) {
-	content := proto.CloneOf(n)
-	content.ObserveTime, content.UpdateTime, content.Etag = nil, nil, ""
-	if a := content.GetResources().GetAccelerator(); a != nil {
-		a.AvailableCount = nil
+	observed, updated, own := n.GetObserveTime(), n.GetUpdateTime(), n.GetEtag()
+	n.ObserveTime, n.UpdateTime, n.Etag = nil, nil, ""
+	a := n.GetResources().GetAccelerator()
+	var available *int32
+	if a != nil {
+		available, a.AvailableCount = a.AvailableCount, nil
 	}
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(content)
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(n)
+	n.ObserveTime, n.UpdateTime, n.Etag = observed, updated, own
+	if a != nil {
+		a.AvailableCount = available
+	}
 	if err != nil {
 		return "", fmt.Errorf("encode %s: %w", n.GetName(), err)
 	}
@@ -254,16 +297,25 @@ const expireTolerance = 2 * time.Minute
 
 // changedPaths returns the paths of the fields in which two versions differ,
 // leaving out what is volatile: when it was observed and updated, how many cards
-// are free, a release time that moved a little, and the attributes named.
-func changedPaths(before, after *notebookv1.Notebook, volatileAttributes []string) []string {
-	if same(before, after) {
-		return nil // nearly always, and much cheaper to see
-	}
+// are free, a release time that moved a little, and the attributes named. Both
+// versions come with their encodings: a field of which both have the same bytes is
+// not looked at, which is far cheaper than looking.
+func changedPaths(before, after *notebookv1.Notebook, encodedBefore, encodedAfter []byte, volatileAttributes []string) []string {
 	var paths []string
-	compare("", before.ProtoReflect(), after.ProtoReflect(), &paths)
+	var was, is wireFields
+	read := was.read(encodedBefore) && is.read(encodedAfter)
+	fields := before.ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		n := field.Number()
+		if volatileFields[n] || read && n < maxWireFields && bytes.Equal(was[n], is[n]) {
+			continue
+		}
+		compareField("", field, before.ProtoReflect(), after.ProtoReflect(), &paths)
+	}
 	return slices.DeleteFunc(paths, func(path string) bool {
 		switch path {
-		case "observe_time", "update_time", "etag", "resources.accelerator.available_count":
+		case "resources.accelerator.available_count":
 			return true
 		case "expire_time":
 			b, a := before.GetExpireTime(), after.GetExpireTime()
@@ -274,14 +326,43 @@ func changedPaths(before, after *notebookv1.Notebook, volatileAttributes []strin
 	})
 }
 
-// same reports whether two versions differ in nothing but what is always volatile. It
-// may say that they do when they do not.
-func same(before, after *notebookv1.Notebook) bool {
-	observed, updated, etag := after.GetObserveTime(), after.GetUpdateTime(), after.GetEtag()
-	after.ObserveTime, after.UpdateTime, after.Etag = before.GetObserveTime(), before.GetUpdateTime(), before.GetEtag()
-	equal := proto.Equal(before, after)
-	after.ObserveTime, after.UpdateTime, after.Etag = observed, updated, etag
-	return equal
+// volatileFields are those of a notebook that are never news, by their numbers in the
+// contract: etag, observe_time and update_time.
+var volatileFields = func() map[protowire.Number]bool {
+	numbers := map[protowire.Number]bool{}
+	fields := (&notebookv1.Notebook{}).ProtoReflect().Descriptor().Fields()
+	for _, name := range []protoreflect.Name{"etag", "observe_time", "update_time"} {
+		numbers[fields.ByName(name).Number()] = true
+	}
+	return numbers
+}()
+
+// wireFields are the encoded fields of a message, by number, each with its tag. Of a
+// repeated field it is all that is in one piece, which is how they are encoded here.
+type wireFields [maxWireFields][]byte
+
+// maxWireFields is above the numbers of the fields of a notebook. Fields with others
+// are compared in another way.
+const maxWireFields = 64
+
+// read reports whether there was something that could be read.
+func (w *wireFields) read(encoded []byte) bool {
+	for rest := encoded; len(rest) > 0; {
+		number, _, n := protowire.ConsumeField(rest)
+		if n < 0 {
+			return false
+		}
+		at := len(encoded) - len(rest)
+		if number < maxWireFields {
+			if start := len(w[number]); start > 0 && &encoded[at-start] == &w[number][0] {
+				w[number] = encoded[at-start : at+n]
+			} else {
+				w[number] = rest[:n]
+			}
+		}
+		rest = rest[n:]
+	}
+	return len(encoded) > 0
 }
 
 // compare collects the paths of the fields in which two messages differ. It
@@ -289,28 +370,32 @@ func same(before, after *notebookv1.Notebook) bool {
 func compare(prefix string, a, b protoreflect.Message, paths *[]string) {
 	fields := a.Descriptor().Fields()
 	for i := range fields.Len() {
-		field := fields.Get(i)
-		path := prefix + string(field.Name())
-		va, vb := a.Get(field), b.Get(field)
-		switch {
-		case field.IsMap():
-			keys := map[string]bool{}
-			note := func(k protoreflect.MapKey, _ protoreflect.Value) bool { keys[k.String()] = true; return true }
-			va.Map().Range(note)
-			vb.Map().Range(note)
-			for _, key := range slices.Sorted(mapKeys(keys)) {
-				k := protoreflect.ValueOfString(key).MapKey()
-				if va.Map().Has(k) != vb.Map().Has(k) || !va.Map().Get(k).Equal(vb.Map().Get(k)) {
-					*paths = append(*paths, path+"."+key)
-				}
+		compareField(prefix, fields.Get(i), a, b, paths)
+	}
+}
+
+func compareField(prefix string, field protoreflect.FieldDescriptor, a, b protoreflect.Message, paths *[]string) {
+	path := prefix + string(field.Name())
+	va, vb := a.Get(field), b.Get(field)
+	if a.Has(field) == b.Has(field) && va.Equal(vb) {
+		return
+	}
+	switch {
+	case field.IsMap():
+		keys := map[string]bool{}
+		note := func(k protoreflect.MapKey, _ protoreflect.Value) bool { keys[k.String()] = true; return true }
+		va.Map().Range(note)
+		vb.Map().Range(note)
+		for _, key := range slices.Sorted(mapKeys(keys)) {
+			k := protoreflect.ValueOfString(key).MapKey()
+			if va.Map().Has(k) != vb.Map().Has(k) || !va.Map().Get(k).Equal(vb.Map().Get(k)) {
+				*paths = append(*paths, path+"."+key)
 			}
-		case field.Message() != nil && !field.IsList() && field.Message().ParentFile().Package() == "notebook.v1":
-			if a.Has(field) || b.Has(field) {
-				compare(path+".", va.Message(), vb.Message(), paths)
-			}
-		case a.Has(field) != b.Has(field) || !va.Equal(vb):
-			*paths = append(*paths, path)
 		}
+	case field.Message() != nil && !field.IsList() && field.Message().ParentFile().Package() == "notebook.v1":
+		compare(path+".", va.Message(), vb.Message(), paths)
+	default:
+		*paths = append(*paths, path)
 	}
 }
 

@@ -93,6 +93,12 @@ const flushAfter = 50 * time.Millisecond
 // apply takes one message of the log. The rows of a batch become visible
 // together, since waking every watcher costs far more than a row.
 func (s *Store) apply(msg jetstream.Msg, revision uint64, at time.Time, pending uint64) {
+	s.mu.Lock()
+	known := revision <= s.revision
+	s.mu.Unlock()
+	if known { // most of what this process wrote itself
+		return
+	}
 	row, err := decodeRow(msg.Subject(), msg.Headers(), msg.Data(), revision, at)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,6 +127,28 @@ func (s *Store) apply(msg jetstream.Msg, revision uint64, at time.Time, pending 
 		})
 	} else {
 		s.flush.Reset(flushAfter)
+	}
+}
+
+// written takes rows that this process has stored in the log, before it is told of
+// them as everybody is. Those that do not follow on what was applied are left for
+// that.
+func (s *Store) written(epoch string, rows []*Row) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.epoch != epoch {
+		return
+	}
+	applied := false
+	for _, row := range rows {
+		if row.Revision == s.revision+1 { // otherwise it is known, or others come first
+			s.revision = row.Revision
+			s.setLocked(row)
+			applied = true
+		}
+	}
+	if applied {
+		s.publishLocked(true)
 	}
 }
 

@@ -18,16 +18,16 @@ import (
 )
 
 // message is a log message as a store sees it.
-type message struct {
+type fakeMessage struct {
 	jetstream.Msg
 	subject string
 	header  nats.Header
 	data    []byte
 }
 
-func (m message) Subject() string      { return m.subject }
-func (m message) Headers() nats.Header { return m.header }
-func (m message) Data() []byte         { return m.data }
+func (m fakeMessage) Subject() string      { return m.subject }
+func (m fakeMessage) Headers() nats.Header { return m.header }
+func (m fakeMessage) Data() []byte         { return m.data }
 
 // memoryLog is a log without NATS: it applies what is published at once.
 type memoryLog struct {
@@ -57,7 +57,7 @@ func (l *memoryLog) publish(_ context.Context, batch []entry) (uint64, error) {
 		if i < len(batch)-1 {
 			h.Set(headerMore, "1")
 		}
-		l.store.apply(message{subject: e.key.subject(), header: h, data: e.payload}, l.revision, time.Now(), 0)
+		l.store.apply(fakeMessage{subject: e.key.subject(), header: h, data: e.payload}, l.revision, time.Now(), 0)
 	}
 	return l.revision, nil
 }

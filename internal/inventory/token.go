@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,7 +18,15 @@ import (
 // authenticated and encrypted (AES-256-GCM), and bound to what they were made
 // for. Its key is in the log, so every replica and every restart accepts them.
 // It is safe for concurrent use.
-type Tokens struct{ page, resume cipher.AEAD }
+type Tokens struct {
+	page, resume cipher.AEAD
+	epoch        atomic.Pointer[hashedEpoch] // the last one
+}
+
+type hashedEpoch struct {
+	epoch string
+	hash  []byte
+}
 
 // NewTokens returns the Tokens of a key.
 func NewTokens(key []byte) (*Tokens, error) {
@@ -91,7 +100,7 @@ func (t *Tokens) Resume(scope string, r Resume) string {
 	plain := binary.AppendUvarint(nil, r.Revision)
 	plain = binary.AppendUvarint(plain, r.Revision-min(r.Base, r.Revision))
 	plain = binary.AppendUvarint(plain, uint64(max(r.Time.Unix(), 0)))
-	plain = append(plain, epochHash(r.Epoch)...)
+	plain = append(plain, t.epochHash(r.Epoch)...)
 	return tokenText.EncodeToString(t.resume.Seal(nil, nil, plain, []byte(scope))) //nolint:gosec // this AEAD makes its own nonce
 }
 
@@ -116,14 +125,18 @@ func (t *Tokens) OpenResume(scope, token, epoch string) (Resume, error) {
 		return Resume{}, ErrToken
 	}
 	r := Resume{Revision: revision, Base: revision - behind, Time: time.Unix(int64(seconds), 0)} //nolint:gosec // sealed by us
-	if string(plain[n+m:]) == string(epochHash(epoch)) {
+	if string(plain[n+m:]) == string(t.epochHash(epoch)) {
 		r.Epoch = epoch
 	}
 	return r, nil
 }
 
 // epochHash keeps tokens short.
-func epochHash(epoch string) []byte {
+func (t *Tokens) epochHash(epoch string) []byte {
+	if last := t.epoch.Load(); last != nil && last.epoch == epoch {
+		return last.hash
+	}
 	sum := sha256.Sum256([]byte(epoch))
+	t.epoch.Store(&hashedEpoch{epoch, sum[:8]})
 	return sum[:8]
 }
