@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
+	"strconv"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
@@ -98,21 +99,46 @@ func listHandler(srv any, ctx context.Context, decode func(any) error, intercept
 // Listing is a ListResponse, the notebooks of which stay as they stand in the
 // log, or as they were made JSON before. It is immutable.
 type Listing struct {
-	head *notebookv1.ListResponse // without notebooks
-	rows []*inventory.Row
+	head  *listHead
+	rows  []*inventory.Row
+	next  string // page token
+	total int32
 }
+
+// message returns the Listing as a message of its own.
+func (l *Listing) message() *notebookv1.ListResponse {
+	out := proto.CloneOf(l.head.message)
+	out.NextPageToken, out.TotalSize = l.next, l.total
+	for _, row := range l.rows {
+		out.Notebooks = append(out.Notebooks, row.Notebook)
+	}
+	return out
+}
+
+// The numbers of the fields that encode writes, in the contract.
+const (
+	listNextPageToken protowire.Number = 2
+	listTotalSize     protowire.Number = 3
+)
 
 // encode implements encodable. Nothing is copied: rows are immutable.
 func (l *Listing) encode() (mem.BufferSlice, error) {
-	head, err := proto.Marshal(l.head)
+	head, err := memo(&l.head.wire, func() ([]byte, error) { return proto.Marshal(l.head.message) })
 	if err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
+		return nil, err
 	}
-	parts := make([]mem.SliceBuffer, 1+len(l.rows))
+	var own []byte
+	if l.next != "" {
+		own = protowire.AppendString(protowire.AppendTag(own, listNextPageToken, protowire.BytesType), l.next)
+	}
+	if l.total != 0 {
+		own = protowire.AppendVarint(protowire.AppendTag(own, listTotalSize, protowire.VarintType), uint64(l.total)) //nolint:gosec // a count
+	}
+	parts := make([]mem.SliceBuffer, 2+len(l.rows))
 	buffers := make(mem.BufferSlice, len(parts))
-	parts[0] = head
+	parts[0], parts[1] = head, own
 	for i, row := range l.rows {
-		parts[1+i] = row.Encoded
+		parts[2+i] = row.Encoded
 	}
 	for i := range parts {
 		buffers[i] = &parts[i]
@@ -122,29 +148,39 @@ func (l *Listing) encode() (mem.BufferSlice, error) {
 
 // AppendJSON appends the ListResponse as protojson.
 func (l *Listing) AppendJSON(out []byte) ([]byte, error) {
-	head, err := protojson.Marshal(l.head)
-	if err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
-	}
-	if len(l.rows) == 0 {
-		return append(out, head...), nil
-	}
-	out = append(out, `{"notebooks":[`...)
-	for i, row := range l.rows {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		text, err := row.JSON()
+	head, err := memo(&l.head.json, func() ([]byte, error) {
+		text, err := protojson.Marshal(l.head.message)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, text...)
+		return bytes.TrimSpace(text[1 : len(text)-1]), nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	out = append(out, ']')
-	if rest := bytes.TrimSpace(head[1:]); len(rest) > 1 {
-		out = append(out, ',')
+	out = append(out, '{')
+	if len(l.rows) > 0 {
+		out = append(out, `"notebooks":[`...)
+		for i, row := range l.rows {
+			if i > 0 {
+				out = append(out, ',')
+			}
+			text, err := row.JSON()
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, text...)
+		}
+		out = append(out, "],"...)
 	}
-	return append(out, head[1:]...), nil
+	if l.next != "" {
+		out = append(append(append(out, `"nextPageToken":"`...), l.next...), `",`...) // of letters that need no escape
+	}
+	if l.total != 0 {
+		out = append(strconv.AppendInt(append(out, `"totalSize":`...), int64(l.total), 10), ',')
+	}
+	out = append(out, head...)
+	return append(bytes.TrimSuffix(out, []byte(",")), '}'), nil // a head without anything
 }
 
 // watchHandler does what the generated one does, except that it sends Frames.

@@ -246,32 +246,35 @@ func (sc scope) matches(snapshot *inventory.Snapshot) map[string]struct{} {
 func (s *Service) walk(sc scope, snapshot *inventory.Snapshot, view *imagechange.View, from *position, base uint64,
 	knew func(row *inventory.Row, now bool) bool, send sendFunc,
 ) error {
-	at := time.Now()
+	now, key := time.Now(), sc.key()
+	tokenAt := func(revision, base uint64) string {
+		return s.inventory.Tokens().Resume(key, inventory.Resume{Epoch: snapshot.Epoch(), Revision: revision, Base: base, Time: now})
+	}
 	for row := range snapshot.Since(from.revision) {
 		if l, ok := snapshot.Location(row.Location); !ok || !sc.has(l) {
 			continue // of a cloud that is not configured, or not asked for
 		}
-		now := !row.Deleted && sc.filter.match(row.Notebook)
-		frame := rowFrame{row: row}
-		switch before := knew(row, now); {
-		case now && before:
-			frame.kind, frame.changed = notebookv1.NotebookEvent_TYPE_MODIFIED, row.ChangedSince(base)
-		case now:
-			frame.kind = notebookv1.NotebookEvent_TYPE_ADDED
+		matches := !row.Deleted && sc.filter.match(row.Notebook)
+		var kind notebookv1.NotebookEvent_Type
+		switch before := knew(row, matches); {
+		case matches && before:
+			kind = notebookv1.NotebookEvent_TYPE_MODIFIED
+		case matches:
+			kind = notebookv1.NotebookEvent_TYPE_ADDED
 		case !before:
 			continue // never seen
 		case row.Deleted:
-			frame.kind = notebookv1.NotebookEvent_TYPE_DELETED
+			kind = notebookv1.NotebookEvent_TYPE_DELETED
 		default:
-			frame.kind = notebookv1.NotebookEvent_TYPE_LEFT_FILTER
+			kind = notebookv1.NotebookEvent_TYPE_LEFT_FILTER
 		}
 		// A version that a newer one has replaced is never walked, so until the end of
 		// the walk the receiver may hold what was at base.
-		if err := send(newRowFrame(s.token(sc, snapshot.Epoch(), row.Revision, base, at), frame)); err != nil {
+		if err := send(&Frame{token: tokenAt(row.Revision, base), event: eventOf(row, kind, base)}); err != nil {
 			return err
 		}
 	}
-	token := s.token(sc, snapshot.Epoch(), snapshot.Revision(), snapshot.Revision(), at)
+	token := tokenAt(snapshot.Revision(), snapshot.Revision())
 	for _, l := range snapshot.Locations() {
 		if !sc.has(l) || from.locations[l.Name] == l.Version() {
 			continue

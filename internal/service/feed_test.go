@@ -33,14 +33,14 @@ func frames(t *testing.T) map[*Frame]*notebookv1.WatchResponse {
 		return row != nil
 	})
 	all := map[*Frame]*notebookv1.WatchResponse{}
-	for _, r := range []rowFrame{
+	for _, r := range []*rowEvent{
 		{row: row, kind: notebookv1.NotebookEvent_TYPE_ADDED, initial: true},
 		{row: row, kind: notebookv1.NotebookEvent_TYPE_MODIFIED, changed: []string{"attributes.a\n\"b", "state"}},
 		{row: row, kind: notebookv1.NotebookEvent_TYPE_DELETED},
 		{row: row, kind: notebookv1.NotebookEvent_TYPE_LEFT_FILTER},
 	} {
 		for _, token := range []string{"", "AZaz09-_"} {
-			all[newRowFrame(token, r)] = &notebookv1.WatchResponse{ResumeToken: token, Event: &notebookv1.WatchResponse_Notebook{
+			all[&Frame{token: token, event: r}] = &notebookv1.WatchResponse{ResumeToken: token, Event: &notebookv1.WatchResponse_Notebook{
 				Notebook: &notebookv1.NotebookEvent{Type: r.kind, Notebook: row.Notebook, ChangedFields: r.changed, Initial: r.initial},
 			}}
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync/atomic"
+	"weak"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -18,26 +19,50 @@ import (
 // is made when it is first asked for, and then kept. It is safe for concurrent use.
 type Frame struct {
 	token string
-	row   rowFrame
-	other *notebookv1.WatchResponse // without its token; nil if row is set
+	event *rowEvent
+	other *notebookv1.WatchResponse // without its token; nil if event is set
 
-	wire        atomic.Pointer[mem.BufferSlice]
-	json, event atomic.Pointer[[]byte]
+	wire      atomic.Pointer[mem.BufferSlice]
+	json, sse atomic.Pointer[[]byte]
 }
 
-// rowFrame is what happened to a notebook.
-type rowFrame struct {
+// rowEvent is a NotebookEvent: what happened to a notebook. The frames of all feeds to
+// which the same has happened share it, and with it its encodings: they differ in
+// their tokens only. It is safe for concurrent use.
+type rowEvent struct {
 	row     *inventory.Row
 	kind    notebookv1.NotebookEvent_Type
 	changed []string
 	initial bool
+
+	wire atomic.Pointer[[]byte] // as a field of the WatchResponse
+	json atomic.Pointer[[]byte]
 }
 
-// newRowFrame returns the frame of a notebook's event. What is already encoded of
-// the row is used.
-func newRowFrame(token string, row rowFrame) *Frame { return &Frame{token: token, row: row} }
+// eventKey tells apart the events of a row that are told at about the same time.
+type eventKey struct {
+	kind notebookv1.NotebookEvent_Type
+	base uint64 // since when the fields have changed that are named
+}
 
-// newFrame returns the frame of anything else.
+// eventOf returns the event of a row, which others who ask get as well for as long as
+// somebody has it to send.
+func eventOf(row *inventory.Row, kind notebookv1.NotebookEvent_Type, base uint64) *rowEvent {
+	key := eventKey{kind, base}
+	if attached, ok := row.Attached(key).(weak.Pointer[rowEvent]); ok {
+		if e := attached.Value(); e != nil {
+			return e
+		}
+	}
+	e := &rowEvent{row: row, kind: kind}
+	if kind == notebookv1.NotebookEvent_TYPE_MODIFIED {
+		e.changed = row.ChangedSince(base)
+	}
+	row.Attach(key, weak.Make(e))
+	return e
+}
+
+// newFrame returns the frame of anything but a notebook's event.
 func newFrame(token string, event *notebookv1.WatchResponse) *Frame {
 	return &Frame{token: token, other: event}
 }
@@ -84,21 +109,52 @@ func (f *Frame) encode() (mem.BufferSlice, error) {
 			data, err := proto.Marshal(f.message())
 			return mem.BufferSlice{mem.SliceBuffer(data)}, err
 		}
-		event := make([]byte, 0, 32+len(f.row.row.Encoded))
-		event = protowire.AppendVarint(protowire.AppendTag(event, eventType, protowire.VarintType), uint64(f.row.kind)) //nolint:gosec // not negative
-		event = f.row.row.AppendField(event, eventNotebook)
-		for _, path := range f.row.changed {
+		event, err := f.event.encode()
+		if err != nil || f.token == "" {
+			return mem.BufferSlice{mem.SliceBuffer(event)}, err
+		}
+		token := make([]byte, 0, 4+len(f.token))
+		token = protowire.AppendString(protowire.AppendTag(token, responseToken, protowire.BytesType), f.token)
+		return mem.BufferSlice{mem.SliceBuffer(token), mem.SliceBuffer(event)}, nil
+	})
+}
+
+// encode returns the event as a field of a WatchResponse.
+func (e *rowEvent) encode() ([]byte, error) {
+	return memo(&e.wire, func() ([]byte, error) {
+		event := make([]byte, 0, 32+len(e.row.Encoded))
+		event = protowire.AppendVarint(protowire.AppendTag(event, eventType, protowire.VarintType), uint64(e.kind)) //nolint:gosec // not negative
+		event = e.row.AppendField(event, eventNotebook)
+		for _, path := range e.changed {
 			event = protowire.AppendString(protowire.AppendTag(event, eventChanged, protowire.BytesType), path)
 		}
-		if f.row.initial {
+		if e.initial {
 			event = protowire.AppendVarint(protowire.AppendTag(event, eventInitial, protowire.VarintType), 1)
 		}
-		out := make([]byte, 0, 16+len(f.token)+len(event))
-		if f.token != "" {
-			out = protowire.AppendString(protowire.AppendTag(out, responseToken, protowire.BytesType), f.token)
+		out := make([]byte, 0, 8+len(event))
+		return protowire.AppendBytes(protowire.AppendTag(out, responseNotebook, protowire.BytesType), event), nil
+	})
+}
+
+// asJSON returns the event as protojson.
+func (e *rowEvent) asJSON() ([]byte, error) {
+	return memo(&e.json, func() ([]byte, error) {
+		notebook, err := e.row.JSON()
+		if err != nil {
+			return nil, err
 		}
-		out = protowire.AppendBytes(protowire.AppendTag(out, responseNotebook, protowire.BytesType), event)
-		return mem.BufferSlice{mem.SliceBuffer(out)}, nil
+		out := fmt.Appendf(make([]byte, 0, 128+len(notebook)), `{"type":"%s","notebook":%s`, e.kind, notebook)
+		if len(e.changed) > 0 {
+			changed, err := json.Marshal(e.changed)
+			if err != nil {
+				return nil, err
+			}
+			out = append(append(out, `,"changedFields":`...), changed...)
+		}
+		if e.initial {
+			out = append(out, `,"initial":true`...)
+		}
+		return append(out, '}'), nil
 	})
 }
 
@@ -108,7 +164,7 @@ func (f *Frame) message() *notebookv1.WatchResponse {
 		return &notebookv1.WatchResponse{ResumeToken: f.token, Event: f.other.GetEvent()}
 	}
 	return &notebookv1.WatchResponse{ResumeToken: f.token, Event: &notebookv1.WatchResponse_Notebook{Notebook: &notebookv1.NotebookEvent{
-		Type: f.row.kind, Notebook: f.row.row.Notebook, ChangedFields: f.row.changed, Initial: f.row.initial,
+		Type: f.event.kind, Notebook: f.event.row.Notebook, ChangedFields: f.event.changed, Initial: f.event.initial,
 	}}}
 }
 
@@ -118,28 +174,15 @@ func (f *Frame) JSON() ([]byte, error) {
 		if f.other != nil {
 			return protojson.Marshal(f.message()) // what breaks lines is escaped
 		}
-		notebook, err := f.row.row.JSON()
+		event, err := f.event.asJSON()
 		if err != nil {
 			return nil, err
 		}
-		out := make([]byte, 0, 256+len(f.token)+len(notebook))
-		out = append(out, '{')
+		out := append(make([]byte, 0, 32+len(f.token)+len(event)), '{')
 		if f.token != "" {
 			out = fmt.Appendf(out, `"resumeToken":"%s",`, f.token) // of letters that need no escape
 		}
-		out = fmt.Appendf(out, `"notebook":{"type":"%s","notebook":`, f.row.kind)
-		out = append(out, notebook...)
-		if len(f.row.changed) > 0 {
-			changed, err := json.Marshal(f.row.changed)
-			if err != nil {
-				return nil, err
-			}
-			out = append(append(out, `,"changedFields":`...), changed...)
-		}
-		if f.row.initial {
-			out = append(out, `,"initial":true`...)
-		}
-		return append(out, "}}"...), nil
+		return append(append(append(out, `"notebook":`...), event...), '}'), nil
 	})
 }
 
@@ -156,7 +199,7 @@ func (f *Frame) Line() ([]byte, error) {
 // what happened in the contract: notebook, location, bookmark, image_change or
 // reset. It must not be changed.
 func (f *Frame) Event() ([]byte, error) {
-	return memo(&f.event, func() ([]byte, error) {
+	return memo(&f.sse, func() ([]byte, error) {
 		data, err := f.JSON()
 		if err != nil {
 			return nil, err

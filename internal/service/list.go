@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+	"weak"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -26,10 +28,7 @@ func (s *Service) List(ctx context.Context, req *notebookv1.ListRequest) (*noteb
 	if err != nil {
 		return nil, err
 	}
-	for _, row := range list.rows {
-		list.head.Notebooks = append(list.head.Notebooks, row.Notebook)
-	}
-	return list.head, nil
+	return list.message(), nil
 }
 
 // list is List, with the notebooks beside the rest of the answer.
@@ -51,22 +50,88 @@ func (s *Service) list(ctx context.Context, req *notebookv1.ListRequest) (*Listi
 		return nil, err
 	}
 	snapshot := s.inventory.Snapshot()
-	locations, unknown, err := sc.selected(snapshot)
-	if err != nil {
-		return nil, s.toStatus(ctx, err, nil)
-	}
-	var missed map[string]error
+	var head *listHead
 	if age := req.GetMaxStaleness(); age != nil && req.GetPageToken() == "" {
-		if missed, err = s.freshen(ctx, locations, age.AsDuration()); err != nil {
+		locations, _, err := sc.selected(snapshot)
+		if err != nil {
+			return nil, s.toStatus(ctx, err, nil)
+		}
+		missed, err := s.freshen(ctx, locations, age.AsDuration())
+		if err != nil {
 			return nil, s.toStatus(ctx, err, sc.metadata())
 		}
 		snapshot = s.inventory.Snapshot()
-		if locations, unknown, err = sc.selected(snapshot); err != nil {
+		head, err = s.makeHead(sc, snapshot, missed, time.Now())
+		if err != nil {
 			return nil, s.toStatus(ctx, err, nil)
 		}
+	} else if head, err = s.head(sc, snapshot); err != nil {
+		return nil, s.toStatus(ctx, err, nil)
 	}
+	if at.snapshot != nil {
+		snapshot = at.snapshot // the moment that the first page showed
+	}
+	rows, total, more := page(snapshot, sc, by, at, pageSize(req.GetPageSize()))
+	out := &Listing{head: head, rows: rows, total: narrow(total)}
+	if more {
+		out.next = s.nextPage(snapshot, sc, by, rows[len(rows)-1].Notebook)
+	}
+	return out, nil
+}
 
-	now := time.Now()
+// listHead is the part of an answer that does not depend on the page. It is
+// immutable, and so are its encodings, which are made when they are asked for.
+type listHead struct {
+	message *notebookv1.ListResponse
+	wire    atomic.Pointer[[]byte]
+	json    atomic.Pointer[[]byte] // without the braces
+}
+
+// heads are the heads of one snapshot in one second, by the key of their scope.
+// What is stale depends on the time.
+type heads struct {
+	mu       sync.RWMutex // guards what is below
+	snapshot weak.Pointer[inventory.Snapshot]
+	second   int64
+	byKey    map[string]*listHead
+}
+
+// maxHeads bounds how many heads are kept.
+const maxHeads = 256
+
+// head returns the head of a scope at a snapshot, now. It fails when nothing is
+// known of the scope.
+func (s *Service) head(sc scope, snapshot *inventory.Snapshot) (*listHead, error) {
+	now, key, at := time.Now(), sc.key(), weak.Make(snapshot)
+	s.heads.mu.RLock()
+	var head *listHead
+	if s.heads.snapshot == at && s.heads.second == now.Unix() {
+		head = s.heads.byKey[key]
+	}
+	s.heads.mu.RUnlock()
+	if head != nil {
+		return head, nil
+	}
+	head, err := s.makeHead(sc, snapshot, nil, now)
+	if err != nil {
+		return nil, err
+	}
+	s.heads.mu.Lock()
+	defer s.heads.mu.Unlock()
+	if s.heads.snapshot != at || s.heads.second != now.Unix() || len(s.heads.byKey) >= maxHeads {
+		s.heads.snapshot, s.heads.second, s.heads.byKey = at, now.Unix(), map[string]*listHead{}
+	}
+	s.heads.byKey[key] = head
+	return head, nil
+}
+
+// makeHead makes the head of a scope. missed are locations that could not be made
+// as fresh as was asked.
+func (s *Service) makeHead(sc scope, snapshot *inventory.Snapshot, missed map[string]error, now time.Time) (*listHead, error) {
+	locations, unknown, err := sc.selected(snapshot)
+	if err != nil {
+		return nil, err
+	}
 	resp := &notebookv1.ListResponse{}
 	known := false
 	for _, c := range snapshot.Clouds() {
@@ -86,21 +151,14 @@ func (s *Service) list(ctx context.Context, req *notebookv1.ListRequest) (*Listi
 	if !known {
 		return nil, nothingKnown(locations, unknown, sc)
 	}
-	if at.snapshot != nil {
-		snapshot = at.snapshot // the moment that the first page showed
-	}
-	rows, total, more := page(snapshot, sc, by, at, pageSize(req.GetPageSize()))
-	resp.TotalSize = narrow(total)
-	if more {
-		resp.NextPageToken = s.nextPage(snapshot, sc, by, rows[len(rows)-1].Notebook)
-	}
 	resp.ResumeToken = s.token(sc, snapshot.Epoch(), snapshot.Revision(), snapshot.Revision(), now)
-	return &Listing{head: resp, rows: rows}, nil
+	return &listHead{message: resp}, nil
 }
 
 // page reads the rows of one page, counts all that match, and says whether more
 // follow.
 func page(snapshot *inventory.Snapshot, sc scope, by order, at pageStart, size int) (rows []*inventory.Row, total int, more bool) {
+	rows = make([]*inventory.Row, 0, min(size+1, maxPrepared))
 	compare := func(a, b *inventory.Row) int { return by.compare(a.Notebook, b.Notebook) }
 	// take keeps what may be on the page, in order where the walk is.
 	take := func(row *inventory.Row) {
@@ -150,6 +208,9 @@ func page(snapshot *inventory.Snapshot, sc scope, by order, at pageStart, size i
 	return rows, total, more
 }
 
+// maxPrepared is the most rows that a page gets room for before there are any.
+const maxPrepared = 128
+
 // pageStart is where a page begins.
 type pageStart struct {
 	name     string // the name after which it begins, in the order by name
@@ -162,20 +223,22 @@ func pageScope(sc scope, by order) string { return sc.key() + "\n" + by.key() }
 
 // openPage opens a page token; an empty one is the first page.
 func (s *Service) openPage(sc scope, by order, token string) (pageStart, error) {
-	bad := invalid(notebookv1.ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID,
-		FieldViolation{"page_token", "not made here for this parent, filter and order"})
+	bad := func() error {
+		return invalid(notebookv1.ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID,
+			FieldViolation{"page_token", "not made here for this parent, filter and order"})
+	}
 	position := ""
 	var at pageStart
 	if token != "" {
 		text, err := s.inventory.Tokens().OpenPage(pageScope(sc, by), token)
 		if err != nil {
-			return pageStart{}, bad
+			return pageStart{}, bad()
 		}
 		position = text
 		if !by.isName() {
 			revision, n := binary.Uvarint([]byte(text))
 			if n <= 0 {
-				return pageStart{}, bad
+				return pageStart{}, bad()
 			}
 			at.snapshot, position = s.pins.get(revision), text[n:]
 		}
@@ -183,7 +246,7 @@ func (s *Service) openPage(sc scope, by order, token string) (pageStart, error) 
 	at.name = position
 	var err error
 	if at.after, err = by.after(position); err != nil {
-		return pageStart{}, bad
+		return pageStart{}, bad()
 	}
 	return at, nil
 }

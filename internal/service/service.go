@@ -50,6 +50,7 @@ type Service struct {
 	callers     callers
 	watches     sync.WaitGroup // all of them, and the goroutines that belong to them
 	feeds       feeds
+	heads       heads
 	keep        int // see maxKept
 	// onShown is told of each snapshot before a watch sends it; nil but in tests.
 	onShown func(*inventory.Snapshot)

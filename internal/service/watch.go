@@ -184,7 +184,7 @@ func (w *watcher) start(b begin) error {
 				if !w.scope.filter.match(row.Notebook) {
 					continue
 				}
-				if err := w.send(newRowFrame("", rowFrame{row: row, kind: notebookv1.NotebookEvent_TYPE_ADDED, initial: true})); err != nil {
+				if err := w.send(&Frame{event: &rowEvent{row: row, kind: notebookv1.NotebookEvent_TYPE_ADDED, initial: true}}); err != nil {
 					return err
 				}
 			}
