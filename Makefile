@@ -9,6 +9,7 @@ SHELL := /bin/bash
 GO ?= go
 BIN := bin
 BUF := $(GO) tool -modfile=tools/go.mod buf
+BENCHSTAT := $(GO) tool -modfile=tools/go.mod benchstat
 LINT := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 
 .PHONY: help
@@ -51,9 +52,14 @@ FUZZTIME ?= 2m
 fuzz: ## Run every fuzz target for FUZZTIME (2m).
 	@./internal/tools/fuzz.sh $(FUZZTIME)
 
+# The ratios to a plain server three times, what takes long once.
 .PHONY: bench
-bench: ## Run the benchmarks.
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+bench: ## Run the benchmarks, with ratios to plain grpc-go, and sum them up.
+	@mkdir -p $(BIN)
+	$(GO) test -run '^$$' -bench '^Benchmark(List|Watch)$$' -benchtime 1x -count 3 ./cmd/server | tee $(BIN)/bench.txt
+	$(GO) test -run '^$$' -bench . -benchmem -count 3 ./internal/... | tee -a $(BIN)/bench.txt
+	$(GO) test -run '^$$' -bench '^Benchmark(Store|TenThousandWatchers|NewReplica|ListWhileACloudHangs)$$' -benchtime 1x ./cmd/server | tee -a $(BIN)/bench.txt
+	$(BENCHSTAT) $(BIN)/bench.txt
 
 .PHONY: live
 live: ## List real clouds, read-only, if their credentials are in the environment.

@@ -35,6 +35,10 @@ func TestMain(m *testing.M) {
 		stop()
 		os.Exit(code)
 	}
+	if file := os.Getenv(asPlain); file != "" {
+		fmt.Fprintln(os.Stderr, servePlain(file))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 
@@ -58,13 +62,19 @@ func spawn(tb testing.TB, config string) *child {
 // startChild starts a server with a configuration in a process of its own.
 func startChild(tb testing.TB, config string) *child {
 	tb.Helper()
-	dir := tb.TempDir()
-	c := &child{log: filepath.Join(dir, "log")}
-	file := filepath.Join(dir, "config.yaml")
+	file := filepath.Join(tb.TempDir(), "config.yaml")
 	text := "grpc: {address: 127.0.0.1:0}\nhttp: {address: 127.0.0.1:0}\nlog: {level: warn}\n" + config
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		tb.Fatal(err)
 	}
+	return startSelf(tb, asServer, file)
+}
+
+// startSelf starts the test binary as something else: variable says as what, and
+// file is for it.
+func startSelf(tb testing.TB, variable, file string) *child {
+	tb.Helper()
+	c := &child{log: file + ".log"}
 	log, err := os.Create(c.log)
 	if err != nil {
 		tb.Fatal(err)
@@ -74,7 +84,7 @@ func startChild(tb testing.TB, config string) *child {
 		tb.Fatal(err)
 	}
 	c.cmd = exec.Command(self)
-	c.cmd.Env = append(os.Environ(), asServer+"="+file)
+	c.cmd.Env = append(os.Environ(), variable+"="+file)
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	if err := c.cmd.Start(); err != nil {
 		tb.Fatal(err)
@@ -90,19 +100,23 @@ func startChild(tb testing.TB, config string) *child {
 // untilReady waits until the server is.
 func (c *child) untilReady(tb testing.TB) {
 	tb.Helper()
-	deadline := time.After(60 * time.Second)
-	for {
-		data, _ := os.ReadFile(c.log) // there is none yet, perhaps
-		if said := serves.FindSubmatch(data); said != nil && ready("http://"+string(said[2])) {
-			c.address, c.http = string(said[1]), "http://"+string(said[2])
-			return
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-deadline:
-			tb.Fatalf("the server did not become ready:\n%s", data)
-		}
+	if !c.readyWithin(tb.Context(), time.Minute) {
+		data, _ := os.ReadFile(c.log) // there is none, perhaps
+		tb.Fatalf("the server did not become ready:\n%s", data)
 	}
+}
+
+// readyWithin waits until the server is ready, and reports whether it became so.
+func (c *child) readyWithin(ctx context.Context, limit time.Duration) bool {
+	return eventually(ctx, limit, func() bool {
+		data, _ := os.ReadFile(c.log) // there is none yet, perhaps
+		said := serves.FindSubmatch(data)
+		if said == nil || !ready("http://"+string(said[2])) {
+			return false
+		}
+		c.address, c.http = string(said[1]), "http://"+string(said[2])
+		return true
+	})
 }
 
 // ready reports whether a server is.
