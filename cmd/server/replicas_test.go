@@ -49,6 +49,21 @@ type replicas struct {
 	mu        sync.Mutex // guards what is below
 	children  []*child
 	resolvers []*manual.Resolver // of each connection: where it finds all of them
+	wrong     []string           // what was told by errorf
+}
+
+// patience is how long something may take that has no bound of its own after faults:
+// elections, some of them in a row, on a machine that does other things too.
+const patience = 2 * time.Minute
+
+// errorf fails the test. What it says is said again at the very end, behind the logs
+// of all the processes.
+func (r *replicas) errorf(format string, args ...any) {
+	r.t.Helper()
+	r.t.Errorf(format, args...)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wrong = append(r.wrong, fmt.Sprintf(format, args...))
 }
 
 // startReplicas starts n servers on a NATS cluster of three nodes.
@@ -59,7 +74,15 @@ func startReplicas(t *testing.T, n int) *replicas {
 		t.Fatal(err)
 	}
 	t.Cleanup(fleet.Close)
-	r := &replicas{t: t, fleet: fleet, nats: natstest.Start(t, 3)}
+	r := &replicas{t: t, fleet: fleet}
+	t.Cleanup(func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, text := range r.wrong {
+			t.Log("what went wrong: ", text)
+		}
+	})
+	r.nats = natstest.Start(t, 3)
 	for range n {
 		door := r.nats.Door(t)
 		r.doors = append(r.doors, door)
@@ -155,7 +178,8 @@ func (r *replicas) held(cloud string) int {
 	r.t.Helper()
 	var holders []int
 	if !eventually(r.t.Context(), 30*time.Second, func() bool { holders = r.holders(cloud); return len(holders) == 1 }) {
-		r.t.Fatalf("%s is polled by the replicas %v, want one", cloud, holders)
+		r.errorf("%s is polled by the replicas %v, want one", cloud, holders)
+		r.t.FailNow()
 	}
 	return holders[0]
 }
@@ -192,7 +216,7 @@ func (r *replicas) converge(within time.Duration, watchers []*client.Watcher) {
 	for i, w := range watchers {
 		diff := ""
 		if !eventually(r.t.Context(), within, func() bool { diff = gocmp.Diff(r.truths(), seenBy(w)); return diff == "" }) {
-			r.t.Errorf("watcher %d does not come to know what the clouds hold (-clouds +watcher):\n%s", i, diff)
+			r.errorf("watcher %d does not come to know what the clouds hold (-clouds +watcher):\n%s", i, diff)
 			return
 		}
 	}
@@ -220,7 +244,7 @@ func (r *replicas) live(within time.Duration) {
 			}
 			return len(bad) == 0
 		}) {
-			r.t.Errorf("replica %d: %s", i, strings.Join(bad, "; "))
+			r.errorf("replica %d: %s", i, strings.Join(bad, "; "))
 		}
 	}
 }
@@ -257,7 +281,10 @@ func (r *replicas) watchers(n int) []*client.Watcher {
 // again starts a replica anew that was killed.
 func (r *replicas) again(i int) {
 	c := startChild(r.t, r.config[i])
-	c.untilReady(r.t)
+	if !c.readyWithin(r.t.Context(), patience) {
+		r.errorf("replica %d does not become ready again", i)
+		r.t.FailNow()
+	}
 	r.mu.Lock()
 	r.children[i] = c
 	r.mu.Unlock()
@@ -690,9 +717,9 @@ func TestChaos(t *testing.T) {
 	n := calls() - first
 	t.Logf("%d calls of list, at most %d are due", n, budget)
 	if n > budget {
-		t.Errorf("%d calls of list in %v with %d faults, want at most %d", n, spent, faults, budget)
+		r.errorf("%d calls of list in %v with %d faults, want at most %d", n, spent, faults, budget)
 	}
-	r.converge(60*time.Second, watchers)
+	r.converge(patience, watchers)
 	changes.check(t)
 }
 
@@ -729,7 +756,7 @@ func (c *chaosChanges) check(t *testing.T) {
 		phases := map[notebookv1.ImageChange_Phase]int{}
 		done := 0
 		began := time.Now()
-		ok := eventually(t.Context(), time.Minute, func() bool {
+		ok := eventually(t.Context(), patience, func() bool {
 			clear(phases)
 			for token := ""; ; {
 				list, err := history.ListImageChanges(t.Context(), &notebookv1.ListImageChangesRequest{PageSize: 1000, PageToken: token})
@@ -753,7 +780,7 @@ func (c *chaosChanges) check(t *testing.T) {
 		})
 		t.Logf("replica %d after %v: %d requests: %v; the cloud changed the image %d times", i, time.Since(began).Round(10*time.Millisecond), c.asked.Load(), phases, done)
 		if !ok {
-			t.Errorf("replica %d: the cloud changed the image %d times, the records say %v", i, done, phases)
+			c.r.errorf("replica %d: the cloud changed the image %d times, the records say %v", i, done, phases)
 		}
 	}
 }

@@ -24,7 +24,7 @@ import (
 const (
 	// usableWithin bounds WaitUsable. A cluster that lost its leader twice in a
 	// row on a busy machine needs most of it.
-	usableWithin = 60 * time.Second
+	usableWithin = 2 * time.Minute
 	// pollInterval is how often WaitUsable asks.
 	pollInterval = 50 * time.Millisecond
 	// logTail is how many lines of a node's log a failed test shows.
