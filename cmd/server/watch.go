@@ -86,6 +86,7 @@ type frameWriter struct {
 	mu       sync.Mutex // guards what is below, and writing
 	deadline time.Time  // of writes
 	silence  *time.Timer
+	closed   bool // the handler returns, after which nothing may be written
 }
 
 // send writes a frame. It is what a watch in the process sends with.
@@ -141,6 +142,9 @@ const deadlineStep = time.Second
 func (o *frameWriter) write(text []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.closed {
+		return context.Canceled
+	}
 	now := time.Now()
 	if o.deadline.Sub(now) < o.limit {
 		o.deadline = now.Add(o.limit + deadlineStep)
@@ -178,9 +182,9 @@ func (o *frameWriter) end(err error) error {
 func (o *frameWriter) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.closed = true
 	if o.silence != nil {
-		o.silence.Stop()
-		o.silence = nil
+		o.silence.Stop() // or it runs, and waits for mu
 	}
 	_ = o.flusher.SetWriteDeadline(time.Time{})
 }

@@ -650,6 +650,21 @@ func TestHeartbeats(t *testing.T) {
 	})
 }
 
+// TestNoHeartbeatAfterTheEnd: a heartbeat that was due while the last frame was being
+// written is not written after the handler has returned.
+func TestNoHeartbeatAfterTheEnd(t *testing.T) {
+	w := httptest.NewRecorder()
+	o := &frameWriter{w: w, flusher: http.NewResponseController(w), events: true, limit: time.Minute}
+	if err := o.send(service.NewFrame(bookmark(notebookv1.Bookmark_KIND_CLOSING))); err != nil {
+		t.Fatal(err)
+	}
+	o.close()
+	before := w.Body.Len()
+	if err := o.write([]byte(": hb\n\n")); err == nil || w.Body.Len() != before {
+		t.Errorf("%v, written %q", err, w.Body.String()[before:])
+	}
+}
+
 // TestEventStreamEnds: an error after the first frame is the last event, and
 // says in how long it makes sense to come again.
 func TestEventStreamEnds(t *testing.T) {

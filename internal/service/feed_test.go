@@ -3,6 +3,7 @@ package service
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -217,4 +218,56 @@ func TestWatchFarBehind(t *testing.T) {
 	if last, _, _ := w.feed.now(); w.sent != last {
 		t.Error("the watch is not at the end of the chain")
 	}
+}
+
+// TestThousandStreams: a thousand streams that share what they send are each told
+// everything, and the same.
+func TestThousandStreams(t *testing.T) {
+	const streams, notebooks = 1000, 20
+	core := newFakeCloud("xb3")
+	list := numbered(notebooks)
+	core.put("xb3", slices.Clone(list)...)
+	f := start(t, "", map[string]*fakeCloud{"core": core})
+	f.service.watchLimits.MaxPerCaller = streams
+	var began, ended sync.WaitGroup
+	began.Add(streams)
+	told := make([]map[string]*notebookv1.NotebookEvent, streams)
+	for i := range streams {
+		stream, err := f.Watch(t.Context(), &notebookv1.WatchRequest{Snapshot: notebookv1.WatchRequest_SNAPSHOT_SKIP})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told[i] = map[string]*notebookv1.NotebookEvent{}
+		ended.Go(func() {
+			ready := sync.OnceFunc(began.Done)
+			defer ready()
+			for len(told[i]) < notebooks {
+				frame, err := stream.Recv()
+				if err != nil {
+					t.Errorf("stream %d: %v", i, err)
+					return
+				}
+				if frame.GetBookmark().GetKind() == notebookv1.Bookmark_KIND_SNAPSHOT_END {
+					ready()
+				}
+				if e := frame.GetNotebook(); e != nil {
+					told[i][e.GetNotebook().GetName()] = e
+				}
+			}
+		})
+	}
+	began.Wait()
+	for i := range list {
+		list[i].StateMessage = "changed"
+	}
+	core.put("xb3", slices.Clone(list)...)
+	ended.Wait()
+	for i := range told {
+		for name, e := range told[i] {
+			if e.GetNotebook().GetStateMessage() != "changed" || !proto.Equal(e, told[0][name]) {
+				t.Fatalf("stream %d was told %v, stream 0 %v", i, e, told[0][name])
+			}
+		}
+	}
+	f.service.Drain(0)
 }

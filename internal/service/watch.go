@@ -283,7 +283,7 @@ func (w *watcher) forward() (draining bool, err error) {
 	frames := next.frames.Load()
 	switch {
 	case next.restart:
-		return false, w.start(begin{snapshot: true, reset: "LOG_REPLACED"})
+		return w.restart()
 	case frames == nil:
 		return w.catchUp()
 	}
@@ -296,6 +296,20 @@ func (w *watcher) forward() (draining bool, err error) {
 	return next.closing, nil
 }
 
+// restart begins again after all rows were forgotten, because the log that they
+// were in is not there any more.
+func (w *watcher) restart() (draining bool, err error) {
+	if err := w.start(begin{snapshot: true, reset: "LOG_REPLACED"}); err != nil {
+		return false, err
+	}
+	select {
+	case <-w.service.draining: // which a batch has told that is skipped now
+		return true, nil
+	default:
+		return false, nil
+	}
+}
+
 // catchUp goes to the end of the chain. It sends the latest versions of what has
 // changed, which may be fewer than there are batches on the way.
 func (w *watcher) catchUp() (draining bool, err error) {
@@ -305,7 +319,7 @@ func (w *watcher) catchUp() (draining bool, err error) {
 	for b := w.sent; b != last; {
 		b = b.next
 		if b.restart {
-			return false, w.start(begin{snapshot: true, reset: "LOG_REPLACED"})
+			return w.restart()
 		}
 		draining = draining || b.closing
 		for name, before := range b.flipped {
