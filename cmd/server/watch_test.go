@@ -781,6 +781,32 @@ func TestStopWithOpenEventStreams(t *testing.T) {
 	}
 }
 
+// smallBuffers lets little be on its way to a reader.
+func smallBuffers(conn net.Conn, state http.ConnState) {
+	if state == http.StateNew {
+		_ = conn.(*net.TCPConn).SetWriteBuffer(4096)
+	}
+}
+
+// stuckReader asks for a watch and reads nothing of it. Little can be on its way.
+func (p *process) stuckReader(t *testing.T, accept string) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) })
+		return errors.Join(err, failed)
+	}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(p.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if _, err := fmt.Fprintf(conn, "GET /v1/notebooks:watch HTTP/1.1\r\nHost: x\r\nAccept: %s\r\n\r\n", accept); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
 // TestStopWithStuckEventReader: a reader that never reads holds up its own
 // stream and nobody else's, and is cut off when the server stops, in time.
 func TestStopWithStuckEventReader(t *testing.T) {
@@ -797,27 +823,11 @@ func TestStopWithStuckEventReader(t *testing.T) {
 			defer handlers.Done()
 			inner.ServeHTTP(w, r)
 		})
-		s.http.ConnState = func(conn net.Conn, state http.ConnState) {
-			if state == http.StateNew { // so that little is on its way
-				_ = conn.(*net.TCPConn).SetWriteBuffer(4096)
-			}
-		}
+		s.http.ConnState = smallBuffers
 	})
 	p.until(t, "ready", func() bool { code, _ := p.get(t, "/readyz"); return code == http.StatusOK })
 
-	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-		var failed error
-		err := c.Control(func(fd uintptr) { failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) })
-		return errors.Join(err, failed)
-	}}
-	conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(p.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if _, err := fmt.Fprintf(conn, "GET /v1/notebooks:watch HTTP/1.1\r\nHost: x\r\nAccept: %s\r\n\r\n", eventStreamType); err != nil {
-		t.Fatal(err)
-	}
+	conn := p.stuckReader(t, eventStreamType)
 	// The answer has begun, and nothing is read from here on.
 	if _, err := io.ReadFull(conn, make([]byte, 16)); err != nil {
 		t.Fatal(err)
@@ -856,27 +866,11 @@ func TestStuckReaderIsEnded(t *testing.T) {
 	}
 	t.Cleanup(fleet.Close)
 	p := launch(t, fleet.ServerConfig()+"watch: {slow_reader: 1s}\n", "", func(s *server) {
-		s.http.ConnState = func(conn net.Conn, state http.ConnState) {
-			if state == http.StateNew { // so that little is on its way
-				_ = conn.(*net.TCPConn).SetWriteBuffer(4096)
-			}
-		}
+		s.http.ConnState = smallBuffers
 	})
 	p.until(t, "ready", func() bool { code, _ := p.get(t, "/readyz"); return code == http.StatusOK })
 	for i, accept := range []string{eventStreamType, linesType} {
-		dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-			var failed error
-			err := c.Control(func(fd uintptr) { failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) })
-			return errors.Join(err, failed)
-		}}
-		conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(p.url, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = conn.Close() }()
-		if _, err := fmt.Fprintf(conn, "GET /v1/notebooks:watch HTTP/1.1\r\nHost: x\r\nAccept: %s\r\n\r\n", accept); err != nil {
-			t.Fatal(err)
-		}
+		p.stuckReader(t, accept)
 		ended := fmt.Sprintf(`grpc_server_handled_total{grpc_code="ResourceExhausted",grpc_method="Watch",grpc_service="notebook.v1.NotebookService",grpc_type="server_stream"} %d`, i+1)
 		p.until(t, "the watch has ended", func() bool { _, metrics := p.get(t, "/metrics"); return strings.Contains(metrics, ended) })
 	}
