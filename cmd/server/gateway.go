@@ -47,10 +47,9 @@ type local interface {
 	slowReader() time.Duration
 }
 
-// newGateway returns the REST API: every call goes through conn to the gRPC
-// server, and so through its interceptors, except for List and Watch, which here
-// answers.
-func newGateway(ctx context.Context, conn *grpc.ClientConn, here local) (http.Handler, error) {
+// newGateway returns the REST API: every call goes through conn to the services,
+// except for List and Watch, which here answers.
+func newGateway(ctx context.Context, conn grpc.ClientConnInterface, here local) (http.Handler, error) {
 	parseStrictly()
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{runtime.JSONPb{
@@ -66,19 +65,19 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn, here local) (http.Ha
 		runtime.WithWriteContentLength(),
 		runtime.WithErrorHandler(writeError),
 		runtime.WithRoutingErrorHandler(writeRoutingError),
-		// The request's own headers are nobody's business behind the gateway.
+		// Authorization is passed on by the library, under its own name.
+		runtime.WithIncomingHeaderMatcher(func(key string) (string, bool) {
+			key = strings.ToLower(key)
+			return key, key == "traceparent" || key == "tracestate"
+		}),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 	)
-	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
-		func(ctx context.Context, mux *runtime.ServeMux, conn *grpc.ClientConn) error {
-			return notebookv1.RegisterNotebookServiceHandlerClient(ctx, mux, localClient{notebookv1.NewNotebookServiceClient(conn), here})
-		},
-		notebookv1.RegisterCloudServiceHandler,
-		notebookv1.RegisterImageChangeServiceHandler,
-	} {
-		if err := register(ctx, mux, conn); err != nil {
-			return nil, fmt.Errorf("gateway: %w", err)
-		}
+	if err := errors.Join(
+		notebookv1.RegisterNotebookServiceHandlerClient(ctx, mux, localClient{notebookv1.NewNotebookServiceClient(conn), here}),
+		notebookv1.RegisterCloudServiceHandlerClient(ctx, mux, notebookv1.NewCloudServiceClient(conn)),
+		notebookv1.RegisterImageChangeServiceHandlerClient(ctx, mux, notebookv1.NewImageChangeServiceClient(conn)),
+	); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxMessage)
@@ -86,7 +85,7 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn, here local) (http.Ha
 		if r.ProtoMajor < 2 {
 			defer e.release()
 		}
-		mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, e)))
+		mux.ServeHTTP(w, r.WithContext(context.WithValue(withPeer(r.Context(), r), exchangeKey{}, e)))
 	}), nil
 }
 

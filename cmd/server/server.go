@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,17 +18,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
-	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
-	"google.golang.org/protobuf/proto"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/gen/openapi"
@@ -61,8 +53,6 @@ type server struct {
 	stopping    atomic.Bool
 
 	grpcListener, httpListener net.Listener
-	loopback                   *bufconn.Listener // the gateway's way to grpc
-	loopbackConn               *grpc.ClientConn
 }
 
 // serve builds everything, listens, and serves until ctx ends or something
@@ -102,7 +92,7 @@ func newLogger(cfg logConfig, w io.Writer) *slog.Logger {
 
 // newServer builds everything and starts nothing but the storage.
 func newServer(ctx context.Context, cfg *config, log *slog.Logger) (_ *server, err error) {
-	s := &server{cfg: cfg, log: log, registry: prometheus.NewRegistry(), health: health.NewServer(), loopback: bufconn.Listen(1 << 20)}
+	s := &server{cfg: cfg, log: log, registry: prometheus.NewRegistry(), health: health.NewServer()}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -156,15 +146,10 @@ func (s *server) buildGRPC() error {
 }
 
 func (s *server) buildHTTP(ctx context.Context) error {
-	conn, err := grpc.NewClient("passthrough:///notebookd",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.loopback.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // in memory
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30), grpc.MaxCallSendMsgSize(maxMessage)),
-	)
-	if err != nil {
-		return fmt.Errorf("gateway: %w", err)
-	}
-	s.loopbackConn = conn
+	conn := &inProcess{interceptor: s.interceptor.unary}
+	notebookv1.RegisterNotebookServiceServer(conn, s.service)
+	notebookv1.RegisterCloudServiceServer(conn, s.service)
+	notebookv1.RegisterImageChangeServiceServer(conn, s.service)
 	gateway, err := newGateway(ctx, conn, s)
 	if err != nil {
 		return err
@@ -207,7 +192,7 @@ func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 
 // list implements local.
 func (s *server) list(ctx context.Context, req *notebookv1.ListRequest) (*service.Listing, error) {
-	ctx, err := s.incoming(ctx, req)
+	ctx, err := incoming(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +201,7 @@ func (s *server) list(ctx context.Context, req *notebookv1.ListRequest) (*servic
 
 // watch implements local.
 func (s *server) watch(ctx context.Context, req *notebookv1.WatchRequest, send func(*service.Frame) error) error {
-	ctx, err := s.incoming(ctx, req)
+	ctx, err := incoming(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -225,35 +210,6 @@ func (s *server) watch(ctx context.Context, req *notebookv1.WatchRequest, send f
 
 // slowReader implements local.
 func (s *server) slowReader() time.Duration { return s.service.SlowReader() }
-
-// incoming makes of the context of a call by the gateway what it would be on the
-// other side of loopback.
-func (s *server) incoming(ctx context.Context, req proto.Message) (context.Context, error) {
-	if _, err := proto.Marshal(req); err != nil { // text that is not UTF-8, which no connection would carry
-		return nil, status.Error(codes.Internal, err.Error())
-	}
-	md, _ := metadata.FromOutgoingContext(ctx)
-	ctx = metadata.NewIncomingContext(ctx, md)
-	return peer.NewContext(ctx, &peer.Peer{Addr: s.loopback.Addr()}), nil
-}
-
-// caller is who makes a call: the host of the other end or, for what comes
-// through the gateway, of the other end of the HTTP connection. The gateway puts
-// that last, after what the caller says of itself.
-func caller(ctx context.Context) string {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return ""
-	}
-	if host, _, err := net.SplitHostPort(p.Addr.String()); err == nil {
-		return host
-	}
-	if md, ok := metadata.FromIncomingContext(ctx); ok && p.Addr.Network() == "bufconn" {
-		hosts := strings.Split(strings.Join(md.Get("x-forwarded-for"), ","), ",")
-		return strings.TrimSpace(hosts[len(hosts)-1])
-	}
-	return p.Addr.String()
-}
 
 func (s *server) listen(ctx context.Context) error {
 	var lc net.ListenConfig
@@ -272,7 +228,7 @@ func (s *server) listen(ctx context.Context) error {
 func (s *server) run(ctx context.Context) error {
 	pollCtx, stopPolling := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopPolling()
-	failed := make(chan error, 5) // one place for each goroutine below
+	failed := make(chan error, 4) // one place for each goroutine below
 	var serving, polling sync.WaitGroup
 	polling.Go(func() {
 		if err := s.replicas.Run(pollCtx, s.work); err != nil && pollCtx.Err() == nil {
@@ -280,13 +236,11 @@ func (s *server) run(ctx context.Context) error {
 		}
 	})
 	polling.Go(func() { s.reportHealth(pollCtx) })
-	for _, listener := range []net.Listener{s.grpcListener, s.loopback} {
-		serving.Go(func() {
-			if err := s.grpc.Serve(listener); err != nil {
-				failed <- fmt.Errorf("grpc: %w", err)
-			}
-		})
-	}
+	serving.Go(func() {
+		if err := s.grpc.Serve(s.grpcListener); err != nil {
+			failed <- fmt.Errorf("grpc: %w", err)
+		}
+	})
 	serving.Go(func() {
 		if err := s.http.Serve(s.httpListener); !errors.Is(err, http.ErrServerClosed) {
 			failed <- fmt.Errorf("http: %w", err)
@@ -371,9 +325,6 @@ func (s *server) reportHealth(ctx context.Context) {
 
 // close releases what newServer made. Everything that run started has ended.
 func (s *server) close() {
-	if s.loopbackConn != nil {
-		_ = s.loopbackConn.Close()
-	}
 	for _, source := range s.sources {
 		source.Client.Close()
 	}
