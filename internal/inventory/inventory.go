@@ -63,7 +63,7 @@ func (c PollConfig) withDefaults() PollConfig {
 
 // Config configures an Inventory.
 type Config struct {
-	Sources []Source
+	Sources []Source // that are polled at first; see SetSources
 	// Tombstones is how long a deletion is remembered. Default 24 h.
 	Tombstones time.Duration
 	// Logger gets one line for each transition of a location. Default: none.
@@ -78,12 +78,17 @@ type Inventory struct {
 	store      *Store
 	tombstones time.Duration
 	logger     *slog.Logger
-	sources    map[string]Source
 	metrics    *metrics
 	demand     demand
 
-	mu      sync.Mutex         // guards pollers
-	pollers map[string]*poller // by resource name of the location
+	setting sync.Mutex // held by SetSources
+
+	mu       sync.Mutex          // guards what is below
+	pollers  map[string]*poller  // by resource name of the location
+	accounts map[string]*account // by bare name of the cloud
+	// start begins to poll an account; nil while Run does not run. It is called with
+	// mu held.
+	start func(*account)
 
 	// Owned by Run.
 	records  rowLog
@@ -119,22 +124,11 @@ func New(cfg Config) *Inventory {
 	}
 	inv := &Inventory{
 		store: newStore(cfg.Tombstones, cfg.Logger), tombstones: cfg.Tombstones, logger: cfg.Logger,
-		sources: map[string]Source{}, pollers: map[string]*poller{}, metrics: newMetrics(cfg.Metrics),
+		accounts: map[string]*account{}, pollers: map[string]*poller{}, metrics: newMetrics(cfg.Metrics),
 	}
 	inv.demand.arrived, inv.demand.arrivedHere = make(chan struct{}), make(chan struct{})
 	inv.loaded = make(chan struct{})
-	for _, source := range cfg.Sources {
-		source.Poll = source.Poll.withDefaults()
-		inv.sources[source.Name] = source
-		inv.store.updateCloud(source.Name, func(c *Cloud) { c.Kind, c.source, c.remaining = source.Kind, source, -1 })
-		if source.Client != nil {
-			source.Client.OnBreaker(func(scope string, class upstream.Class) {
-				inv.store.touchLocations(func(l *Location) bool {
-					return l.Cloud == source.Name && l.breakers == nil && l.guardedBy(scope, class)
-				})
-			})
-		}
-	}
+	inv.SetSources(cfg.Sources)
 	return inv
 }
 
@@ -212,14 +206,13 @@ func (inv *Inventory) Run(ctx context.Context, m *replica.Member) error {
 		wg.Go(func() { inv.heed(ctx, watcher) })
 		wg.Go(func() { inv.announce(ctx, st) })
 	}
-	for _, source := range inv.sources {
-		wg.Go(func() {
-			m.Hold(ctx, source.Name, func(ctx context.Context, term replica.Term) { inv.pollCloud(ctx, st, status, source, term) })
-		})
-	}
+	stopPolling := inv.run(ctx, func(ctx context.Context, a *account) {
+		m.Hold(ctx, a.name, func(ctx context.Context, term replica.Term) { inv.pollCloud(ctx, st, status, a, term) })
+	})
 	err = inv.guard(ctx, st, log)
 	cancel()
 	inv.shared.Store(nil)
+	stopPolling()
 	wg.Wait()
 	if st.Shared() {
 		inv.store.away() // nobody here reads anything any more
@@ -228,19 +221,19 @@ func (inv *Inventory) Run(ctx context.Context, m *replica.Member) error {
 }
 
 // pollCloud is the work of the replica that has a cloud.
-func (inv *Inventory) pollCloud(ctx context.Context, st *storage.Storage, status jetstream.KeyValue, source Source, term replica.Term) {
+func (inv *Inventory) pollCloud(ctx context.Context, st *storage.Storage, status jetstream.KeyValue, a *account, term replica.Term) {
 	var wg sync.WaitGroup
 	if status != nil {
-		reporter := &reporter{inv: inv, bucket: status, cloud: source.Name, term: term}
-		inv.store.hold(source.Name, true)
+		reporter := &reporter{inv: inv, bucket: status, cloud: a.name, term: term}
+		inv.store.hold(a.name, true)
 		defer func() {
-			inv.store.hold(source.Name, false)
-			inv.metrics.forget(source.Name)
+			inv.store.hold(a.name, false)
+			inv.metrics.forget(a.name)
 		}()
 		wg.Go(func() { reporter.run(ctx) })
-		wg.Go(func() { inv.respond(ctx, st, source, reporter) })
+		wg.Go(func() { inv.respond(ctx, st, a.name, reporter) })
 	}
-	inv.discover(ctx, source, term)
+	inv.discover(ctx, a, term)
 	wg.Wait()
 }
 
@@ -443,12 +436,6 @@ func (inv *Inventory) Tokens() *Tokens { return inv.tokens.Load() }
 // Tombstones is how long deletions are remembered.
 func (inv *Inventory) Tombstones() time.Duration { return inv.tombstones }
 
-// Source returns a configured cloud by its bare name.
-func (inv *Inventory) Source(cloud string) (Source, bool) {
-	source, ok := inv.sources[cloud]
-	return source, ok
-}
-
 const (
 	rediscover    = 5 * time.Minute
 	discoverRetry = 10 * time.Second
@@ -456,7 +443,7 @@ const (
 
 // discover keeps the pollers of a cloud equal to its locations. It returns when
 // ctx has ended and all of them have.
-func (inv *Inventory) discover(ctx context.Context, source Source, term replica.Term) {
+func (inv *Inventory) discover(ctx context.Context, a *account, term replica.Term) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stops := map[string]context.CancelFunc{}
@@ -466,6 +453,7 @@ func (inv *Inventory) discover(ctx context.Context, source Source, term replica.
 		}
 	}()
 	for {
+		source := *a.source.Load()
 		locations, err := source.Provider.Locations(ctx)
 		if ctx.Err() != nil {
 			return
@@ -487,7 +475,7 @@ func (inv *Inventory) discover(ctx context.Context, source Source, term replica.
 				case location.Disabled == "" && !polled:
 					pollCtx, cancel := context.WithCancel(ctx)
 					stops[location.ID] = cancel
-					p := inv.newPoller(source, location.ID, term)
+					p := inv.newPoller(a, location.ID, term)
 					wg.Go(func() { p.run(pollCtx) })
 				}
 			}
@@ -504,9 +492,13 @@ func (inv *Inventory) discover(ctx context.Context, source Source, term replica.
 			}
 			inv.discoverySucceeded(source) // last: the locations are known now
 		}
+		timer := time.NewTimer(jitter(wait))
 		select {
-		case <-time.After(jitter(wait)):
+		case <-timer.C:
+		case <-a.rediscover:
+			timer.Stop()
 		case <-ctx.Done():
+			timer.Stop()
 			return
 		}
 	}

@@ -50,12 +50,13 @@ const (
 // poller reads one location again and again. One goroutine runs it.
 type poller struct {
 	inv      *Inventory
-	source   Source
+	account  *account
 	location string
 	name     string // resource name of the location
 	term     replica.Term
 
 	// Owned by run.
+	source     *Source        // of the account, when it was last looked
 	missing    map[string]int // rows by name → complete listings without it
 	memo       *upstream.Memo // of the last listing that was recorded
 	resets     uint64         // of the store, when that was
@@ -73,9 +74,9 @@ type poller struct {
 	poke chan struct{}
 }
 
-func (inv *Inventory) newPoller(source Source, location string, term replica.Term) *poller {
+func (inv *Inventory) newPoller(a *account, location string, term replica.Term) *poller {
 	p := &poller{
-		inv: inv, source: source, location: location, name: LocationName(source.Name, location), term: term,
+		inv: inv, account: a, source: a.source.Load(), location: location, name: LocationName(a.name, location), term: term,
 		missing: map[string]int{}, memo: upstream.NewMemo(), poke: make(chan struct{}, 1),
 	}
 	inv.mu.Lock()
@@ -103,19 +104,38 @@ func (p *poller) run(ctx context.Context) {
 	for {
 		started := time.Now()
 		waiters := p.takeWaiters()
+		p.look()
 		err := p.poll(ctx)
 		if kind := upstream.KindOf(err); err != nil && (kind == upstream.KindThrottled || kind == upstream.KindBudget) {
 			p.throttled++
 		} else {
 			p.throttled = 0
 		}
-		p.answer(waiters, err)
 		if ctx.Err() != nil {
+			p.answer(waiters, errNotPolled) // another one may, soon
 			return
 		}
+		p.answer(waiters, err)
 		if !p.wait(ctx, started, err) {
 			return
 		}
+	}
+}
+
+// look takes over what was configured since. What the provider before made of an
+// answer may not be what this one makes of it.
+func (p *poller) look() {
+	if source := p.account.source.Load(); source != p.source {
+		p.source = source
+		p.memo.Forget()
+	}
+}
+
+// wake lets the next poll be soon.
+func (p *poller) wake() {
+	select {
+	case p.poke <- struct{}{}:
+	default: // already asked
 	}
 }
 
@@ -234,10 +254,7 @@ func (p *poller) refresh(ctx context.Context, changed bool) error {
 	p.waiters = append(p.waiters, done)
 	p.changed = p.changed || changed
 	p.mu.Unlock()
-	select {
-	case p.poke <- struct{}{}:
-	default: // already asked
-	}
+	p.wake()
 	select {
 	case err := <-done:
 		return err

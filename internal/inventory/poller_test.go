@@ -93,11 +93,10 @@ func testInventoryFrom(t *testing.T, source Source) (*Inventory, *memoryLog) {
 	inv.records = log
 	inv.loadOnce.Do(func() { close(inv.loaded) })
 	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { inv.discover(ctx, inv.sources["core"], replica.Term{}) })
+	stop := inv.run(ctx, func(ctx context.Context, a *account) { inv.discover(ctx, a, replica.Term{}) })
 	t.Cleanup(func() {
 		cancel()
-		wg.Wait()
+		stop()
 		inv.store.settle()
 	})
 	return inv, log

@@ -128,7 +128,7 @@ func TestUnchangedRowsAllocateNothing(t *testing.T) {
 		inv := New(Config{Sources: []Source{{Name: "core", Kind: "fake", Provider: &fakeCloud{}}}})
 		log := &memoryLog{store: inv.store}
 		inv.records = log
-		p := inv.newPoller(inv.sources["core"], "xb3", replica.Term{})
+		p := inv.newPoller(inv.accounts["core"], "xb3", replica.Term{})
 		listing := make([]upstream.Notebook, count)
 		for i := range listing {
 			listing[i] = upstream.Notebook{ID: fmt.Sprintf("nb-%06d", count-i), State: upstream.StateRunning}

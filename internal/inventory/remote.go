@@ -131,11 +131,11 @@ const questions = 64
 
 // respond answers the other replicas that ask for a poll of a cloud, until ctx
 // ends. Each question has a goroutine, for as long as the one who asks waits.
-func (inv *Inventory) respond(ctx context.Context, st *storage.Storage, source Source, reporter *reporter) {
+func (inv *Inventory) respond(ctx context.Context, st *storage.Storage, cloud string, reporter *reporter) {
 	asked := make(chan *nats.Msg, questions) // sent to by the connection
-	sub, err := st.Conn().ChanSubscribe(st.Subject(pollSubject)+"."+subjectToken(source.Name)+".*", asked)
+	sub, err := st.Conn().ChanSubscribe(st.Subject(pollSubject)+"."+subjectToken(cloud)+".*", asked)
 	if err != nil {
-		inv.logger.Warn("other replicas cannot ask for polls", "cloud", source.Name, "error", err)
+		inv.logger.Warn("other replicas cannot ask for polls", "cloud", cloud, "error", err)
 		return
 	}
 	defer func() { _ = sub.Unsubscribe() }() // it fails only on a closed connection
@@ -144,7 +144,7 @@ func (inv *Inventory) respond(ctx context.Context, st *storage.Storage, source S
 	for {
 		select {
 		case msg := <-asked:
-			wg.Go(func() { inv.answer(ctx, msg, source, reporter) })
+			wg.Go(func() { inv.answer(ctx, msg, cloud, reporter) })
 		case <-ctx.Done():
 			return
 		}
@@ -152,7 +152,7 @@ func (inv *Inventory) respond(ctx context.Context, st *storage.Storage, source S
 }
 
 // answer lets a location be polled for another replica, and tells it the result.
-func (inv *Inventory) answer(ctx context.Context, msg *nats.Msg, source Source, reporter *reporter) {
+func (inv *Inventory) answer(ctx context.Context, msg *nats.Msg, cloud string, reporter *reporter) {
 	key, err := parseSubject(msg.Subject + ".any") // the cloud and the location are its last parts
 	var request pollRequest
 	if err != nil || json.Unmarshal(msg.Data, &request) != nil {
@@ -161,7 +161,7 @@ func (inv *Inventory) answer(ctx context.Context, msg *nats.Msg, source Source, 
 	askCtx, cancel := context.WithTimeout(ctx, min(request.Within, pollTimeout))
 	defer cancel()
 	var answer pollAnswer
-	p, err := inv.poller(LocationName(source.Name, key.location))
+	p, err := inv.poller(LocationName(cloud, key.location))
 	if err == nil {
 		err = p.refresh(askCtx, request.Changed)
 	}
@@ -180,13 +180,13 @@ func (inv *Inventory) answer(ctx context.Context, msg *nats.Msg, source Source, 
 	}
 	if !answer.Unpolled {
 		if answer.Report, err = reporter.report(); err != nil {
-			inv.logger.Error("status of a cloud not told", "cloud", source.Name, "error", err)
+			inv.logger.Error("status of a cloud not told", "cloud", cloud, "error", err)
 			return
 		}
 	}
 	data, err := json.Marshal(answer)
 	if err != nil {
-		inv.logger.Error("status of a cloud not told", "cloud", source.Name, "error", err)
+		inv.logger.Error("status of a cloud not told", "cloud", cloud, "error", err)
 		return
 	}
 	_ = msg.Respond(data) // whoever asked asks again

@@ -209,10 +209,8 @@ func (s *Store) advance(revision uint64) {
 func (s *Store) setLocked(row *Row) {
 	// A row may be read from the log before its location is discovered: it must
 	// not be passed over by those who walk what is new.
-	if cloud, configured := s.clouds[row.Cloud]; configured && s.locations[row.Location] == nil {
-		s.locations[row.Location] = &Location{
-			Name: row.Location, Cloud: row.Cloud, ID: row.key.location, State: notebookv1.Location_STATE_UNREACHABLE, version: 1, client: cloud.source.Client,
-		}
+	if s.clouds[row.Cloud] != nil && s.locations[row.Location] == nil {
+		s.locations[row.Location] = s.unreadLocked(row)
 	}
 	old, ok := s.names.Set(row)
 	if ok {
@@ -226,6 +224,14 @@ func (s *Store) setLocked(row *Row) {
 		s.graves = append(s.graves, row)
 	} else {
 		s.counts[row.Location]++
+	}
+}
+
+// unreadLocked is the status of a location of which only a row of the log tells.
+func (s *Store) unreadLocked(row *Row) *Location {
+	return &Location{
+		Name: row.Location, Cloud: row.Cloud, ID: row.key.location, State: notebookv1.Location_STATE_UNREACHABLE, version: 1,
+		client: s.clouds[row.Cloud].source.Client,
 	}
 }
 

@@ -96,11 +96,7 @@ func (g *Group) join(ctx context.Context) (_ *Member, err error) {
 		}
 		break
 	}
-	value, err := json.Marshal(presence{Work: g.cfg.Work})
-	if err != nil {
-		return nil, fmt.Errorf("replica: %w", err)
-	}
-	if m.own, err = m.create(ctx, replicaPrefix+id, string(value)); err != nil {
+	if m.own, err = m.create(ctx, replicaPrefix+id, *g.said.Load()); err != nil {
 		_ = m.watcher.Stop()
 		return nil, fmt.Errorf("replica: %w", err)
 	}
@@ -288,6 +284,11 @@ func (m *Member) keep(ctx context.Context, l *lease, stop <-chan struct{}) bool 
 		}
 		next = m.ttl / 3
 		if m.renew(ctx, l) {
+			if l == m.own {
+				// Only now, since a key whose renewal was not answered is known again by its
+				// value.
+				l.value = *m.group.said.Load()
+			}
 			continue
 		}
 		if ctx.Err() != nil {

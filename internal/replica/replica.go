@@ -9,6 +9,7 @@ package replica
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,7 +28,8 @@ type Config struct {
 	// Lease is for how long a replica that is not heard of keeps its work, at
 	// most. All replicas must have the same. Default 5 s.
 	Lease time.Duration
-	// Work names what there is to do. Replicas may know of different work.
+	// Work names what there is to do at first; see SetWork. Replicas may know of
+	// different work.
 	Work []string
 	// Logger gets one line for each change. Default: none.
 	Logger *slog.Logger
@@ -41,6 +43,7 @@ type Group struct {
 	cfg     Config
 	metrics *metrics
 	joined  atomic.Bool
+	said    atomic.Pointer[string] // what this replica says of itself: a presence
 }
 
 // New returns a Group that nobody has joined yet.
@@ -51,7 +54,20 @@ func New(cfg Config) *Group {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Group{cfg: cfg, metrics: newMetrics(cfg.Metrics)}
+	g := &Group{cfg: cfg, metrics: newMetrics(cfg.Metrics)}
+	g.SetWork(cfg.Work)
+	return g
+}
+
+// SetWork names what there is to do from now on. The others hear of it when this
+// replica is next heard of.
+func (g *Group) SetWork(names []string) {
+	value, err := json.Marshal(presence{Work: names})
+	if err != nil {
+		panic("replica: names are text: " + err.Error())
+	}
+	text := string(value)
+	g.said.Store(&text)
 }
 
 // Joined reports whether this replica is one of the group now: it is not while

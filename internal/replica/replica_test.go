@@ -258,3 +258,49 @@ func TestAlone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSetWork: the others hear of work that a replica has learnt of, and forget what
+// it does not know any more.
+func TestSetWork(t *testing.T) {
+	const ttl = time.Second
+	nats := natstest.Start(t, 1)
+	groups, members := [2]*Group{}, [2]atomic.Pointer[Member]{}
+	for i := range groups {
+		st, err := storage.Open(storage.Config{Cluster: &storage.ClusterConfig{URLs: nats.Door(t).URLs(), Replicas: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		groups[i] = New(Config{Storage: st, Lease: ttl, Work: []string{"a"}})
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if err := groups[i].Run(ctx, func(ctx context.Context, m *Member) error {
+				members[i].Store(m)
+				<-ctx.Done()
+				return nil
+			}); err != nil {
+				t.Errorf("replica %d: %v", i, err)
+			}
+		}()
+		t.Cleanup(func() {
+			cancel()
+			<-done
+			st.Close()
+		})
+	}
+	until(t, "both have joined", 10*time.Second, func() bool { return members[0].Load() != nil && members[1].Load() != nil })
+	chosen := func(name string) string {
+		m := members[0].Load()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.chosenLocked(name)
+	}
+	groups[1].SetWork([]string{"a", "b"})
+	until(t, "b is the work of the one that knows it", 10*ttl, func() bool { return chosen("b") == members[1].Load().ID() })
+	groups[1].SetWork([]string{"a"})
+	until(t, "b is nobody's work", 10*ttl, func() bool { return chosen("b") == "" })
+	if first := members[1].Load(); !first.Valid() {
+		t.Error("the membership was lost over it")
+	}
+}

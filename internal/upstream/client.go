@@ -100,23 +100,27 @@ type BudgetConfig struct {
 // concurrent use. Close releases its connections.
 type Client struct {
 	cloud     string
-	timeout   time.Duration
-	breaker   BreakerConfig
 	transport http.RoundTripper
 	log       *slog.Logger
 	metrics   *Metrics
 
-	callsPerHour int
-	reads        *rate.Limiter // nil without a budget
-	writes       *rate.Limiter
+	timeout atomic.Int64           // a time.Duration
+	budget  atomic.Pointer[budget] // nil without one
 
 	// onBreaker is called after a breaker's state changed, without any lock. It
 	// is set before the first call.
 	onBreaker func(scope string, class Class)
 
-	mu       sync.Mutex // guards what is below
+	mu       sync.Mutex    // guards what is below
+	breaker  BreakerConfig // of the breakers that are to come
 	breakers map[breakerKey]*breaker
 	reading  map[string]uint64 // reads that were let through, by location
+}
+
+// budget is what may be called within an hour.
+type budget struct {
+	callsPerHour  int
+	reads, writes *rate.Limiter
 }
 
 type breakerKey struct {
@@ -136,9 +140,6 @@ type breaker struct {
 
 // NewClient returns a Client for one account.
 func NewClient(cfg ClientConfig) *Client {
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 10 * time.Second
-	}
 	if cfg.Transport == nil {
 		cfg.Transport = &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
@@ -156,25 +157,53 @@ func NewClient(cfg ClientConfig) *Client {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Client{
-		cloud: cfg.Cloud, timeout: cfg.Timeout, breaker: cfg.Breaker.withDefaults(), transport: cfg.Transport,
-		log: cfg.Logger, metrics: cfg.Metrics, breakers: map[breakerKey]*breaker{}, reading: map[string]uint64{},
+		cloud: cfg.Cloud, transport: cfg.Transport, log: cfg.Logger, metrics: cfg.Metrics, reading: map[string]uint64{},
 	}
-	if b := cfg.Budget; b.CallsPerHour > 0 {
-		if b.Burst == 0 {
-			b.Burst = max(b.CallsPerHour/10, 2)
-		}
-		if b.WriteShare == 0 {
-			b.WriteShare = 0.2
-		}
-		c.callsPerHour = b.CallsPerHour
-		// A bucket that starts full gives burst + rate × 1 h within an hour, so
-		// the burst is taken off the rate.
-		perSecond := float64(max(b.CallsPerHour-b.Burst, 1)) / 3600
-		writeBurst := max(int(float64(b.Burst)*b.WriteShare), 1)
-		c.reads = rate.NewLimiter(rate.Limit(perSecond*(1-b.WriteShare)), max(b.Burst-writeBurst, 1))
-		c.writes = rate.NewLimiter(rate.Limit(perSecond*b.WriteShare), writeBurst)
-	}
+	c.Configure(cfg.Timeout, cfg.Breaker, cfg.Budget)
 	return c
+}
+
+// Configure replaces the settings. What was spent of a budget stays spent, and
+// breakers stay as they are unless they are to work otherwise.
+func (c *Client) Configure(timeout time.Duration, breakers BreakerConfig, calls BudgetConfig) {
+	if timeout == 0 {
+		timeout = 10 * time.Second
+	}
+	c.timeout.Store(int64(timeout))
+	c.budget.Store(c.budget.Load().with(calls))
+	breakers = breakers.withDefaults()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.breaker != breakers {
+		c.breaker, c.breakers = breakers, map[breakerKey]*breaker{}
+	}
+}
+
+// with returns the budget of a configuration. b may be nil.
+func (b *budget) with(cfg BudgetConfig) *budget {
+	if cfg.CallsPerHour <= 0 {
+		return nil
+	}
+	if cfg.Burst == 0 {
+		cfg.Burst = max(cfg.CallsPerHour/10, 2)
+	}
+	if cfg.WriteShare == 0 {
+		cfg.WriteShare = 0.2
+	}
+	// A bucket that starts full gives burst + rate × 1 h within an hour, so the
+	// burst is taken off the rate.
+	perSecond := float64(max(cfg.CallsPerHour-cfg.Burst, 1)) / 3600
+	writeBurst := max(int(float64(cfg.Burst)*cfg.WriteShare), 1)
+	readBurst := max(cfg.Burst-writeBurst, 1)
+	reads, writes := rate.Limit(perSecond*(1-cfg.WriteShare)), rate.Limit(perSecond*cfg.WriteShare)
+	if b == nil {
+		return &budget{cfg.CallsPerHour, rate.NewLimiter(reads, readBurst), rate.NewLimiter(writes, writeBurst)}
+	}
+	b.reads.SetLimit(reads)
+	b.reads.SetBurst(readBurst)
+	b.writes.SetLimit(writes)
+	b.writes.SetBurst(writeBurst)
+	return &budget{cfg.CallsPerHour, b.reads, b.writes}
 }
 
 // Close releases the idle connections of the client's own pool.
@@ -274,7 +303,8 @@ func (c *Client) refused(call Call, br *breaker) error {
 
 // spend takes a call from the budget, waiting for one if that is soon enough.
 func (c *Client) spend(ctx context.Context, call Call) error {
-	if c.reads == nil {
+	b := c.budget.Load()
+	if b == nil {
 		return nil
 	}
 	if call.Class != ClassWrite {
@@ -282,11 +312,11 @@ func (c *Client) spend(ctx context.Context, call Call) error {
 		c.reading[call.Location]++
 		c.mu.Unlock()
 	}
-	limiter := c.reads
+	limiter := b.reads
 	if call.Class == ClassWrite {
-		limiter = c.writes
-		if limiter.Tokens() < 1 && c.reads.Tokens() >= 1 {
-			limiter = c.reads // the reserve is for writes; the rest is for everybody
+		limiter = b.writes
+		if limiter.Tokens() < 1 && b.reads.Tokens() >= 1 {
+			limiter = b.reads // the reserve is for writes; the rest is for everybody
 		}
 	}
 	now := time.Now()
@@ -333,7 +363,7 @@ func (c *Client) attempt(ctx context.Context, call Call) error {
 	if guard, ok := ctx.Value(guardKey{}).(func() bool); ok && !guard() {
 		return ErrNotBegun
 	}
-	attemptCtx, cancel := context.WithTimeout(ctx, c.timeout)
+	attemptCtx, cancel := context.WithTimeout(ctx, time.Duration(c.timeout.Load()))
 	defer cancel()
 
 	// sent is set as soon as a connection is there to write to: from then on
@@ -555,23 +585,23 @@ func (c *Client) breakerFor(scope string, class Class) *breaker {
 	if br, ok := c.breakers[key]; ok {
 		return br
 	}
-	br := &breaker{}
+	br, cfg := &breaker{}, c.breaker
 	br.cb = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:         fmt.Sprintf("%s/%s/%s", c.cloud, scope, class),
 		MaxRequests:  1,
-		Interval:     c.breaker.Window,
-		BucketPeriod: c.breaker.Window / 10,
-		Timeout:      c.breaker.OpenFor,
+		Interval:     cfg.Window,
+		BucketPeriod: cfg.Window / 10,
+		Timeout:      cfg.OpenFor,
 		ReadyToTrip: func(n gobreaker.Counts) bool {
 			counted := n.Requests - n.TotalExclusions
-			return counted >= c.breaker.MinRequests && float64(n.TotalFailures) >= c.breaker.FailureRatio*float64(counted)
+			return counted >= cfg.MinRequests && float64(n.TotalFailures) >= cfg.FailureRatio*float64(counted)
 		},
 		IsExcluded:   func(err error) bool { return err != nil && IsContext(err) },
 		IsSuccessful: func(err error) bool { return err == nil || !KindOf(err).TripsBreaker() },
 		// Runs under gobreaker's lock: it must not ask the breaker anything.
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			if to == gobreaker.StateOpen {
-				br.openUntil.Store(time.Now().Add(c.breaker.OpenFor).UnixNano())
+				br.openUntil.Store(time.Now().Add(cfg.OpenFor).UnixNano())
 			} else {
 				br.openUntil.Store(0)
 			}
@@ -642,10 +672,11 @@ func (c *Client) Breakers() []BreakerStatus {
 // Budget returns the account's calls per hour and how many could be made right
 // now. Both are zero when the account has no quota.
 func (c *Client) Budget() (callsPerHour, remaining int) {
-	if c.reads == nil {
+	b := c.budget.Load()
+	if b == nil {
 		return 0, 0
 	}
-	return c.callsPerHour, max(int(c.reads.Tokens()), 0) + max(int(c.writes.Tokens()), 0)
+	return b.callsPerHour, max(int(b.reads.Tokens()), 0) + max(int(b.writes.Tokens()), 0)
 }
 
 // Reads returns how many reads of a location were asked of the budget so far;
@@ -660,14 +691,15 @@ func (c *Client) Reads(location string) uint64 {
 // reads, if nobody else takes it. More than fit into the bucket at once are
 // taken for a full bucket: the rest comes while they are made.
 func (c *Client) ReadDelay(calls uint64) time.Duration {
-	if c.reads == nil {
+	b := c.budget.Load()
+	if b == nil {
 		return 0
 	}
-	missing := float64(min(calls, uint64(c.reads.Burst()))) - c.reads.Tokens() //nolint:gosec // a burst is positive
+	missing := float64(min(calls, uint64(b.reads.Burst()))) - b.reads.Tokens() //nolint:gosec // a burst is positive
 	if missing <= 0 {
 		return 0
 	}
-	return time.Duration(missing / float64(c.reads.Limit()) * float64(time.Second))
+	return time.Duration(missing / float64(b.reads.Limit()) * float64(time.Second))
 }
 
 // Metrics counts calls to clouds. A nil *Metrics counts nothing.

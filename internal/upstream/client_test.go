@@ -311,3 +311,42 @@ func TestCleanURL(t *testing.T) {
 		}
 	}
 }
+
+// TestConfigure: what was spent stays spent when the budget is another, and an open
+// breaker stays open unless it is to work otherwise.
+func TestConfigure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		breaker := BreakerConfig{MinRequests: 2, OpenFor: time.Hour}
+		c := NewClient(ClientConfig{Cloud: "core", Transport: answer(503, ""), Budget: BudgetConfig{CallsPerHour: 3600, Burst: 100}, Breaker: breaker})
+		call := call(ClassRead)
+		call.Decode = func(r Response) error { return HTTPError(r) }
+		for range 2 {
+			_ = c.Do(t.Context(), call)
+		}
+		_, before := c.Budget()
+		c.Configure(time.Second, breaker, BudgetConfig{CallsPerHour: 7200, Burst: 200})
+		perHour, left := c.Budget()
+		if perHour != 7200 || left != before {
+			t.Errorf("the budget is %d with %d left, want 7200 with %d", perHour, left, before)
+		}
+		if err := c.Do(t.Context(), call); KindOf(err) != KindCircuitOpen {
+			t.Errorf("the breaker has forgotten: %v", err)
+		}
+		breaker.MinRequests = 10
+		c.Configure(time.Second, breaker, BudgetConfig{})
+		if err := c.Do(t.Context(), call); KindOf(err) != KindUnavailable {
+			t.Errorf("the breaker still works as before: %v", err)
+		}
+		if perHour, _ := c.Budget(); perHour != 0 {
+			t.Errorf("there is still a budget of %d", perHour)
+		}
+		c.transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		began := time.Now()
+		if err := c.Do(t.Context(), call); KindOf(err) != KindTimeout || time.Since(began) != time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
+}
