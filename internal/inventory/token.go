@@ -92,6 +92,7 @@ type Resume struct {
 	// these: of rows with newer versions it may still hold what they were then. It
 	// is Revision but in the middle of a walk, and never above it.
 	Base uint64
+	View uint32    // stands for what the caller could be told of
 	Time time.Time // when that was so, to the second
 }
 
@@ -100,6 +101,7 @@ func (t *Tokens) Resume(scope string, r Resume) string {
 	plain := binary.AppendUvarint(nil, r.Revision)
 	plain = binary.AppendUvarint(plain, r.Revision-min(r.Base, r.Revision))
 	plain = binary.AppendUvarint(plain, uint64(max(r.Time.Unix(), 0)))
+	plain = binary.BigEndian.AppendUint32(plain, r.View)
 	plain = append(plain, t.epochHash(r.Epoch)...)
 	return tokenText.EncodeToString(t.resume.Seal(nil, nil, plain, []byte(scope))) //nolint:gosec // this AEAD makes its own nonce
 }
@@ -125,7 +127,12 @@ func (t *Tokens) OpenResume(scope, token, epoch string) (Resume, error) {
 		return Resume{}, ErrToken
 	}
 	r := Resume{Revision: revision, Base: revision - behind, Time: time.Unix(int64(seconds), 0)} //nolint:gosec // sealed by us
-	if string(plain[n+m:]) == string(t.epochHash(epoch)) {
+	n += m
+	if len(plain) < n+4 {
+		return Resume{}, ErrToken
+	}
+	r.View = binary.BigEndian.Uint32(plain[n:])
+	if string(plain[n+4:]) == string(t.epochHash(epoch)) {
 		r.Epoch = epoch
 	}
 	return r, nil

@@ -20,11 +20,11 @@ func testTokens(tb testing.TB, key byte) *Tokens {
 func TestTokens(t *testing.T) {
 	tokens, other := testTokens(t, 1), testTokens(t, 2)
 	at := time.Unix(1_790_000_000, 0)
-	resume := tokens.Resume("core/xb3", Resume{Epoch: "e1", Revision: 1 << 60, Base: 1<<60 - 5, Time: at})
+	resume := tokens.Resume("core/xb3", Resume{Epoch: "e1", View: 1 << 31, Revision: 1 << 60, Base: 1<<60 - 5, Time: at})
 	page := tokens.Page("core/", "clouds/core/locations/xb3/notebooks/nb-secretname")
 
 	got, err := tokens.OpenResume("core/xb3", resume, "e1")
-	if err != nil || got != (Resume{Epoch: "e1", Revision: 1 << 60, Base: 1<<60 - 5, Time: at}) {
+	if err != nil || got != (Resume{Epoch: "e1", View: 1 << 31, Revision: 1 << 60, Base: 1<<60 - 5, Time: at}) {
 		t.Errorf("resume token gives %+v, %v", got, err)
 	}
 	if got, err := tokens.OpenResume("core/xb3", resume, "e2"); err != nil || got.Epoch != "" {

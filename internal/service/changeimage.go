@@ -15,9 +15,13 @@ func (s *Service) ChangeImage(ctx context.Context, req *notebookv1.ChangeImageRe
 	parts := strings.Split(req.GetName(), "/") // its form was checked by the contract's rules
 	cloud, location := parts[1], parts[3]
 	metadata := map[string]string{"cloud": cloud, "location": location, "notebook": req.GetName()}
+	caller := s.caller(ctx)
+	if !caller.rights().Operates(cloud, location) {
+		return nil, errDenied(metadata)
+	}
 	change := imagechange.Request{
 		Notebook: req.GetName(), Image: req.GetImage(), ImageType: req.GetImageType(), RequestID: strings.ToLower(req.GetRequestId()), Etag: req.GetEtag(),
-		ValidateOnly: req.GetValidateOnly(), Acknowledge: req.GetAcknowledge(), Principal: s.caller(ctx), Reason: req.GetReason(),
+		ValidateOnly: req.GetValidateOnly(), Acknowledge: req.GetAcknowledge(), Principal: caller.Name, Reason: req.GetReason(),
 	}
 	if req.GetWait() != nil {
 		wait := req.GetWait().AsDuration()
@@ -46,7 +50,8 @@ func (s *Service) addressable(cloud, location, name string, metadata map[string]
 	if _, ok := snapshot.Get(name); ok {
 		return nil
 	}
-	locations, unknown, err := scope{cloud: cloud, location: location}.selected(snapshot)
+	addressed := scope{cloud: cloud, location: location, rights: everything{}} // who may change it may see it
+	locations, unknown, err := addressed.selected(snapshot)
 	if err != nil {
 		return err
 	}
@@ -58,5 +63,5 @@ func (s *Service) addressable(cloud, location, name string, metadata map[string]
 			return notFound(notebookv1.ErrorReason_ERROR_REASON_NOTEBOOK_NOT_FOUND, "no such notebook is known", metadata)
 		}
 	}
-	return nothingKnown(locations, unknown, scope{cloud: cloud, location: location})
+	return nothingKnown(locations, unknown, addressed)
 }

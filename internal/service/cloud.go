@@ -13,28 +13,39 @@ import (
 )
 
 // ListClouds implements CloudService.
-func (s *Service) ListClouds(context.Context, *notebookv1.ListCloudsRequest) (*notebookv1.ListCloudsResponse, error) {
+func (s *Service) ListClouds(ctx context.Context, _ *notebookv1.ListCloudsRequest) (*notebookv1.ListCloudsResponse, error) {
+	rights := s.caller(ctx).rights()
+	if rights.Nothing() {
+		return nil, errDenied(nil)
+	}
 	snapshot := s.inventory.Snapshot()
 	resp := &notebookv1.ListCloudsResponse{}
 	for _, c := range snapshot.Clouds() {
-		resp.Clouds = append(resp.Clouds, cloudMessage(snapshot, c))
+		if rights.SeesCloud(c.Name) {
+			resp.Clouds = append(resp.Clouds, cloudMessage(snapshot, c, rights))
+		}
 	}
 	return resp, nil
 }
 
 // GetCloud implements CloudService.
-func (s *Service) GetCloud(_ context.Context, req *notebookv1.GetCloudRequest) (*notebookv1.GetCloudResponse, error) {
-	snapshot := s.inventory.Snapshot()
+func (s *Service) GetCloud(ctx context.Context, req *notebookv1.GetCloudRequest) (*notebookv1.GetCloudResponse, error) {
+	rights := s.caller(ctx).rights()
 	name := strings.TrimPrefix(req.GetName(), "clouds/")
+	if !rights.SeesCloud(name) {
+		return nil, errDenied(map[string]string{"cloud": name})
+	}
+	snapshot := s.inventory.Snapshot()
 	for _, c := range snapshot.Clouds() {
 		if c.Name == name {
-			return &notebookv1.GetCloudResponse{Cloud: cloudMessage(snapshot, c)}, nil
+			return &notebookv1.GetCloudResponse{Cloud: cloudMessage(snapshot, c, rights)}, nil
 		}
 	}
 	return nil, notFound(notebookv1.ErrorReason_ERROR_REASON_CLOUD_NOT_FOUND, "no such cloud is configured", map[string]string{"cloud": name})
 }
 
-func cloudMessage(snapshot *inventory.Snapshot, c *inventory.Cloud) *notebookv1.Cloud {
+// cloudMessage describes a cloud with those of its locations that may be seen.
+func cloudMessage(snapshot *inventory.Snapshot, c *inventory.Cloud, rights Rights) *notebookv1.Cloud {
 	perHour, remaining := c.Budget()
 	out := &notebookv1.Cloud{
 		Name: inventory.CloudName(c.Name), Kind: c.Kind, Reason: failureReason(c.Failure),
@@ -52,7 +63,7 @@ func cloudMessage(snapshot *inventory.Snapshot, c *inventory.Cloud) *notebookv1.
 		out.Capabilities = append(out.Capabilities, notebookv1.Cloud_CAPABILITY_REGISTRY_CREDENTIAL)
 	}
 	for _, l := range snapshot.Locations() {
-		if l.Cloud == c.Name {
+		if l.Cloud == c.Name && rights.Sees(l.Cloud, l.ID) {
 			out.Locations = append(out.Locations, locationMessage(snapshot, l))
 		}
 	}

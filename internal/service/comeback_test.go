@@ -97,7 +97,7 @@ func TestCameBackBetweenCutWalks(t *testing.T) {
 	c.show(inState("x", upstream.StateStopped))    // 4: the next walk, which is cut here,
 	c.show(inState("x", upstream.StateStopped), a) // 5: finds it at this one
 	c.show(inState("x", upstream.StateStopped))    // 6
-	token := c.l.inventory.Tokens().Resume("/", inventory.Resume{Epoch: c.l.inventory.Epoch(), Revision: 4, Base: 1, Time: time.Now()})
+	token := c.l.inventory.Tokens().Resume("/", inventory.Resume{Epoch: c.l.inventory.Epoch(), View: c.l.view(), Revision: 4, Base: 1, Time: time.Now()})
 	w := watch(t, c.l.fixture, &notebookv1.WatchRequest{ResumeToken: token})
 	for {
 		frame := w.next()

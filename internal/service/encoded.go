@@ -203,12 +203,13 @@ func (s *Service) WatchInProcess(ctx context.Context, req *notebookv1.WatchReque
 			return err
 		}
 		ctx := stream.Context()
-		leave, err := s.callers.enter(s.caller(ctx), s.watchLimits.MaxPerCaller, &s.watches)
+		caller := s.caller(ctx)
+		leave, err := s.callers.enter(caller.Name, s.watchLimits.MaxPerCaller, &s.watches)
 		if err != nil {
 			return err
 		}
 		defer leave()
-		err = s.watch(ctx, req, func(frame *Frame) error { return stream.SendMsg(frame) })
+		err = s.watch(ctx, caller, req, func(frame *Frame) error { return stream.SendMsg(frame) })
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return s.errSlowReader()
 		}

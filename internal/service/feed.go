@@ -48,7 +48,7 @@ type recentBatch struct {
 // batch is what happened in a scope from one snapshot to another.
 type batch struct {
 	frames  atomic.Pointer[[]*Frame] // nil when there were any once
-	restart bool                     // the rows were forgotten: begin again
+	restart string                   // why it is to begin again; empty when it is not
 	closing bool                     // the service drains
 	// flipped holds, of the notebooks that began or ceased to match the filter,
 	// whether they matched before.
@@ -63,6 +63,7 @@ type batch struct {
 // position is a point in the history of a scope. It is immutable.
 type position struct {
 	epoch     string
+	view      uint32
 	revision  uint64
 	locations map[string]uint64 // by name → version
 	changes   uint64            // seq of image changes
@@ -79,7 +80,7 @@ type feeds struct {
 func (s *Service) join(sc scope) (f *feed, leave func()) {
 	s.feeds.mu.Lock()
 	defer s.feeds.mu.Unlock()
-	key := sc.key()
+	key := sc.shared()
 	f, ok := s.feeds.byKey[key]
 	if !ok {
 		if s.feeds.byKey == nil {
@@ -137,9 +138,17 @@ func (f *feed) advanceLocked() {
 	before := f.snapshot
 	f.snapshot, f.view = snapshot, view
 	f.service.show(snapshot)
-	if before == nil || before.Resets() != snapshot.Resets() {
+	restart := ""
+	switch {
+	case before == nil:
+	case before.Resets() != snapshot.Resets():
+		restart = resetLog
+	case !f.scope.goesOn(before, snapshot):
+		restart = resetView
+	}
+	if before == nil || restart != "" {
 		f.matched = f.scope.matches(snapshot)
-		f.appendLocked(&batch{restart: before != nil}, nil, f.scope.position(snapshot, view, nil))
+		f.appendLocked(&batch{restart: restart}, nil, f.scope.position(snapshot, view, nil))
 		return
 	}
 	from := f.last.at.Load()
@@ -205,7 +214,7 @@ func (f *feed) appendLocked(b *batch, frames []*Frame, at *position) {
 // position is where a scope is at a moment. It shares with another one what is
 // the same.
 func (sc scope) position(snapshot *inventory.Snapshot, view *imagechange.View, before *position) *position {
-	p := &position{epoch: snapshot.Epoch(), revision: snapshot.Revision(), locations: map[string]uint64{}, changes: view.Seq()}
+	p := &position{epoch: snapshot.Epoch(), view: sc.view(snapshot), revision: snapshot.Revision(), locations: map[string]uint64{}, changes: view.Seq()}
 	for _, l := range snapshot.Locations() {
 		if sc.has(l) {
 			p.locations[l.Name] = l.Version()
@@ -246,9 +255,9 @@ func (sc scope) matches(snapshot *inventory.Snapshot) map[string]struct{} {
 func (s *Service) walk(sc scope, snapshot *inventory.Snapshot, view *imagechange.View, from *position, base uint64,
 	knew func(row *inventory.Row, now bool) bool, send sendFunc,
 ) error {
-	now, key := time.Now(), sc.key()
+	now, key, shown := time.Now(), sc.key(), sc.view(snapshot)
 	tokenAt := func(revision, base uint64) string {
-		return s.inventory.Tokens().Resume(key, inventory.Resume{Epoch: snapshot.Epoch(), Revision: revision, Base: base, Time: now})
+		return s.inventory.Tokens().Resume(key, inventory.Resume{Epoch: snapshot.Epoch(), View: shown, Revision: revision, Base: base, Time: now})
 	}
 	for row := range snapshot.Since(from.revision) {
 		if l, ok := snapshot.Location(row.Location); !ok || !sc.has(l) {
@@ -297,8 +306,7 @@ func (s *Service) walk(sc scope, snapshot *inventory.Snapshot, view *imagechange
 // concerns reports whether an image change is of the scope. With a filter it is
 // when either of its notebooks matches.
 func (sc scope) concerns(change *notebookv1.ImageChange, snapshot *inventory.Snapshot) bool {
-	parts := strings.Split(change.GetNotebook(), "/")
-	if len(parts) < 4 || !sc.hasCloud(parts[1]) || sc.location != "" && sc.location != parts[3] {
+	if !sc.hasChange(change) {
 		return false
 	}
 	if sc.filter.key() == "" {
@@ -312,6 +320,12 @@ func (sc scope) concerns(change *notebookv1.ImageChange, snapshot *inventory.Sna
 	return false
 }
 
+// hasChange reports whether an image change is of the scope, whatever its filter.
+func (sc scope) hasChange(change *notebookv1.ImageChange) bool {
+	parts := strings.Split(change.GetNotebook(), "/")
+	return len(parts) >= 4 && sc.hasLocation(parts[1], parts[3])
+}
+
 // show notes which snapshot is sent from now on.
 func (s *Service) show(snapshot *inventory.Snapshot) {
 	if s.onShown != nil {
@@ -320,6 +334,6 @@ func (s *Service) show(snapshot *inventory.Snapshot) {
 }
 
 // token is the resume token of a moment in a scope.
-func (s *Service) token(sc scope, epoch string, revision, base uint64, at time.Time) string {
-	return s.inventory.Tokens().Resume(sc.key(), inventory.Resume{Epoch: epoch, Revision: revision, Base: base, Time: at})
+func (s *Service) token(sc scope, snapshot *inventory.Snapshot, revision, base uint64, at time.Time) string {
+	return s.inventory.Tokens().Resume(sc.key(), inventory.Resume{Epoch: snapshot.Epoch(), View: sc.view(snapshot), Revision: revision, Base: base, Time: at})
 }

@@ -166,7 +166,7 @@ func TestWatchFarBehind(t *testing.T) {
 	if _, err := f.List(t.Context(), fresh("")); err != nil {
 		t.Fatal(err)
 	}
-	sc, err := newScope("", "state = RUNNING")
+	sc, err := newScope("", "state = RUNNING", everything{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,14 +1,11 @@
 package service
 
 import (
-	"context"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 )
@@ -138,17 +135,4 @@ func (c *callers) enter(caller string, limit int, all *sync.WaitGroup) (leave fu
 			delete(c.open, caller)
 		}
 	}, nil
-}
-
-// peerHost is the caller when nobody says better: the host of the other end.
-func peerHost(ctx context.Context) string {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return ""
-	}
-	host, _, err := net.SplitHostPort(p.Addr.String())
-	if err != nil {
-		return p.Addr.String()
-	}
-	return host
 }

@@ -17,8 +17,11 @@ import (
 // GetImageChange implements ImageChangeService.
 func (s *Service) GetImageChange(ctx context.Context, req *notebookv1.GetImageChangeRequest) (*notebookv1.GetImageChangeResponse, error) {
 	change, err := s.changer.Get(ctx, req.GetName())
+	seen := scope{rights: s.caller(ctx).rights()}
 	switch {
-	case errors.Is(err, imagechange.ErrNotFound):
+	case seen.rights.Nothing():
+		return nil, errDenied(nil)
+	case errors.Is(err, imagechange.ErrNotFound), err == nil && !seen.hasChange(change): // which is the same to the caller
 		return nil, notFound(notebookv1.ErrorReason_ERROR_REASON_IMAGE_CHANGE_NOT_FOUND, "no such image change is known; they are kept for 90 days", nil)
 	case err != nil && ctx.Err() != nil:
 		return nil, s.toStatus(ctx, ctx.Err(), nil)
@@ -40,6 +43,10 @@ func (s *Service) ListImageChanges(ctx context.Context, req *notebookv1.ListImag
 	if err != nil {
 		return nil, s.toStatus(ctx, err, nil)
 	}
+	seen := scope{rights: s.caller(ctx).rights()}
+	if seen.rights.Nothing() {
+		return nil, errDenied(nil)
+	}
 	if err := s.loaded(ctx); err != nil {
 		return nil, s.toStatus(ctx, err, nil)
 	}
@@ -52,7 +59,7 @@ func (s *Service) ListImageChanges(ctx context.Context, req *notebookv1.ListImag
 	resp := &notebookv1.ListImageChangesResponse{}
 	size := pageSize(req.GetPageSize())
 	for change := range s.changer.View().Newest(after) {
-		if !f.match(change) {
+		if !seen.hasChange(change) || !f.match(change) {
 			continue
 		}
 		if len(resp.GetImageChanges()) == size {

@@ -101,7 +101,7 @@ func TestHistory(t *testing.T) {
 	_, err := f.ChangeImage(t.Context(), &notebookv1.ChangeImageRequest{Name: a, Image: "registry/none:1", ImageType: "official", Reason: "refused"})
 	wantError(t, err, codes.FailedPrecondition, "CLOUD_REJECTED")
 	core.set(func(cloud *fakeCloud) { cloud.changeErr = nil })
-	f.service.caller = func(context.Context) string { return "10.0.0.9" }
+	f.service.caller = func(context.Context) Caller { return Caller{Name: "10.0.0.9"} }
 	third := change(t, f, &notebookv1.ChangeImageRequest{
 		Name: b, Image: "registry/new:1", ImageType: "custom", Reason: "acknowledged", Acknowledge: []string{"NOTEBOOK_RUNNING"},
 	})

@@ -33,7 +33,7 @@ func (s *Service) List(ctx context.Context, req *notebookv1.ListRequest) (*noteb
 
 // list is List, with the notebooks beside the rest of the answer.
 func (s *Service) list(ctx context.Context, req *notebookv1.ListRequest) (*Listing, error) {
-	sc, err := newScope(req.GetParent(), req.GetFilter())
+	sc, err := newScope(req.GetParent(), req.GetFilter(), s.caller(ctx).rights())
 	if err != nil {
 		return nil, s.toStatus(ctx, err, nil)
 	}
@@ -102,7 +102,7 @@ const maxHeads = 256
 // head returns the head of a scope at a snapshot, now. It fails when nothing is
 // known of the scope.
 func (s *Service) head(sc scope, snapshot *inventory.Snapshot) (*listHead, error) {
-	now, key, at := time.Now(), sc.key(), weak.Make(snapshot)
+	now, key, at := time.Now(), sc.shared(), weak.Make(snapshot)
 	s.heads.mu.RLock()
 	var head *listHead
 	if s.heads.snapshot == at && s.heads.second == now.Unix() {
@@ -151,7 +151,7 @@ func (s *Service) makeHead(sc scope, snapshot *inventory.Snapshot, missed map[st
 	if !known {
 		return nil, nothingKnown(locations, unknown, sc)
 	}
-	resp.ResumeToken = s.token(sc, snapshot.Epoch(), snapshot.Revision(), snapshot.Revision(), now)
+	resp.ResumeToken = s.token(sc, snapshot, snapshot.Revision(), snapshot.Revision(), now)
 	return &listHead{message: resp}, nil
 }
 

@@ -676,7 +676,7 @@ func (h *history) live(goal int64) {
 			state: map[string]*notebookv1.Notebook{}, deletions: map[string]moment{},
 		}
 		var err error
-		if f.scope, err = newScope(f.parent, filters[f.filter].text); err != nil {
+		if f.scope, err = newScope(f.parent, filters[f.filter].text, everything{}); err != nil {
 			t.Fatal(err)
 		}
 		followers = append(followers, f)
@@ -804,7 +804,7 @@ type clientFollower struct {
 func (h *history) newClient(ctx context.Context, parent string, filter int) *clientFollower {
 	c := &clientFollower{h: h, parent: parent, filter: filter, told: map[string]*notebookv1.Notebook{}}
 	var err error
-	if c.scope, err = newScope(parent, filters[filter].text); err != nil {
+	if c.scope, err = newScope(parent, filters[filter].text, everything{}); err != nil {
 		h.t.Fatal(err)
 	}
 	c.watcher = client.NewWatcher(ctx, roaming{door: &h.door}, client.Config{

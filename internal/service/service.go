@@ -26,9 +26,9 @@ type Config struct {
 	Changer   *imagechange.Changer
 	// Watch bounds watches.
 	Watch WatchLimits
-	// Caller names who makes a call, to count its watches. Default: the host of
-	// the other end of the connection.
-	Caller func(context.Context) string
+	// Caller says who makes a call. Default: the host of the other end of the
+	// connection, which may do everything.
+	Caller func(context.Context) Caller
 	// Logger gets what callers are not told. Default: none.
 	Logger *slog.Logger
 }
@@ -45,7 +45,7 @@ type Service struct {
 	log       *slog.Logger
 	pins      pins
 
-	caller      func(context.Context) string
+	caller      func(context.Context) Caller
 	watchLimits WatchLimits
 	callers     callers
 	watches     sync.WaitGroup // all of them, and the goroutines that belong to them
@@ -67,7 +67,7 @@ func New(cfg Config) *Service {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Caller == nil {
-		cfg.Caller = peerHost
+		cfg.Caller = peerCaller
 	}
 	return &Service{
 		caller: cfg.Caller, watchLimits: cfg.Watch.withDefaults(),

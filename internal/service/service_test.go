@@ -174,6 +174,9 @@ func startPolling(t *testing.T, dataDir string, clouds map[string]*fakeCloud, in
 	return f
 }
 
+// view is the view of who may see everything.
+func (f *fixture) view() uint32 { return parseScope("").view(f.inventory.Snapshot()) }
+
 // runParts runs what the service stands on, as a process does that is alone.
 func runParts(ctx context.Context, st *storage.Storage, inv *inventory.Inventory, changer *imagechange.Changer) error {
 	return replica.New(replica.Config{Storage: st}).Run(ctx, func(ctx context.Context, m *replica.Member) error {
@@ -547,7 +550,8 @@ func TestResumeAfterRestart(t *testing.T) {
 		s := f.inventory.Tokens()
 		for want, token := range map[string]string{
 			"LOG_REPLACED":  s.Resume("/", inventory.Resume{Epoch: "another", Revision: 2, Time: time.Now()}),
-			"TOKEN_EXPIRED": s.Resume("/", inventory.Resume{Epoch: f.inventory.Epoch(), Revision: 2, Time: time.Now().Add(-25 * time.Hour)}),
+			"VIEW_CHANGED":  s.Resume("/", inventory.Resume{Epoch: f.inventory.Epoch(), View: 1, Revision: 2, Time: time.Now()}),
+			"TOKEN_EXPIRED": s.Resume("/", inventory.Resume{Epoch: f.inventory.Epoch(), View: f.view(), Revision: 2, Time: time.Now().Add(-25 * time.Hour)}),
 		} {
 			w := watch(t, f, &notebookv1.WatchRequest{ResumeToken: token})
 			if r := w.next().GetReset_(); r.GetReason() != want {

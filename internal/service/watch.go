@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -32,24 +33,25 @@ type sendFunc func(*Frame) error
 
 // watchGuarded is a watch whose reader may not stand still; see guarded.
 func (s *Service) watchGuarded(ctx context.Context, req *notebookv1.WatchRequest, send sendFunc) error {
-	leave, err := s.callers.enter(s.caller(ctx), s.watchLimits.MaxPerCaller, &s.watches)
+	caller := s.caller(ctx)
+	leave, err := s.callers.enter(caller.Name, s.watchLimits.MaxPerCaller, &s.watches)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	return s.toStatus(ctx, s.guarded(send, func(send sendFunc) error { return s.watch(ctx, req, send) }), nil)
+	return s.toStatus(ctx, s.guarded(send, func(send sendFunc) error { return s.watch(ctx, caller, req, send) }), nil)
 }
 
 // watch sends frames until ctx ends or the service drains. It holds no queue:
 // what it will send is in its feed or, when that has gone too far, in the
 // inventory.
-func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send sendFunc) error {
+func (s *Service) watch(ctx context.Context, caller Caller, req *notebookv1.WatchRequest, send sendFunc) error {
 	select {
 	case <-s.draining:
 		return errDraining()
 	default:
 	}
-	sc, err := newScope(req.GetParent(), req.GetFilter())
+	sc, err := newScope(req.GetParent(), req.GetFilter(), caller.rights())
 	if err != nil {
 		return err
 	}
@@ -66,7 +68,13 @@ func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send 
 		}
 	}
 	defer s.inventory.Watching()()
-	w := &watcher{service: s, scope: sc, send: send, interval: defaultBookmarkInterval}
+	w := &watcher{service: s, caller: caller, scope: sc, interval: defaultBookmarkInterval}
+	w.send = func(frame *Frame) error {
+		if ctx.Err() != nil { // also in the middle of a snapshot
+			return context.Cause(ctx)
+		}
+		return send(frame)
+	}
 	if d := req.GetBookmarkInterval(); d != nil {
 		w.interval = d.AsDuration()
 	}
@@ -76,17 +84,28 @@ func (s *Service) watch(ctx context.Context, req *notebookv1.WatchRequest, send 
 	if err := w.start(begin); err != nil {
 		return err
 	}
-	return w.follow(ctx)
+	err = w.follow(ctx)
+	if errors.Is(err, ErrComeAgain) {
+		return w.closing(send)
+	}
+	return err
 }
 
 func errDraining() error {
 	return Error(codes.Unavailable, notebookv1.ErrorReason_ERROR_REASON_DRAINING, "the server is stopping; try another one")
 }
 
+// Why a watch begins again, as it is told.
+const (
+	resetLog  = "LOG_REPLACED"
+	resetView = "VIEW_CHANGED"
+)
+
 // begin is where a watch begins.
 type begin struct {
 	resumed  bool
 	epoch    string // that revision belongs to
+	view     uint32 // see scope.view
 	revision uint64 // known to the caller, when resumed
 	base     uint64 // see inventory.Resume
 	at       time.Time
@@ -96,24 +115,27 @@ type begin struct {
 
 // resume says how a watch with a token begins.
 func (s *Service) resume(ctx context.Context, sc scope, token string) (begin, error) {
-	epoch := s.inventory.Snapshot().Epoch()
+	snapshot := s.inventory.Snapshot()
+	epoch := snapshot.Epoch()
 	r, err := s.inventory.Tokens().OpenResume(sc.key(), token, epoch)
 	if err != nil {
 		return begin{}, err
 	}
 	switch {
 	case r.Epoch != epoch:
-		return begin{snapshot: true, reset: "LOG_REPLACED"}, nil
+		return begin{snapshot: true, reset: resetLog}, nil
 	case r.Revision == 0:
 		// From before the end of a snapshot: what was shown of it may be gone.
 		return begin{snapshot: true, reset: "SNAPSHOT_INCOMPLETE"}, nil
+	case r.View != sc.view(snapshot):
+		return begin{snapshot: true, reset: resetView}, nil
 	case time.Since(r.Time) > s.inventory.Tombstones():
 		return begin{snapshot: true, reset: "TOKEN_EXPIRED"}, nil
 	}
 	if err := s.reach(ctx, r.Revision); err != nil {
 		return begin{}, err
 	}
-	return begin{resumed: true, epoch: r.Epoch, revision: r.Revision, base: r.Base, at: r.Time}, nil
+	return begin{resumed: true, epoch: r.Epoch, view: r.View, revision: r.Revision, base: r.Base, at: r.Time}, nil
 }
 
 // reach waits until a revision is shown, or it is certain that the log does not
@@ -140,6 +162,7 @@ func (s *Service) reach(ctx context.Context, revision uint64) error {
 // watcher is the state of one watch. Its goroutine alone uses it.
 type watcher struct {
 	service  *Service
+	caller   Caller
 	scope    scope
 	send     sendFunc
 	interval time.Duration
@@ -151,17 +174,21 @@ type watcher struct {
 func (w *watcher) start(b begin) error {
 	last, snapshot, view := w.feed.now()
 	w.sent = last
-	if b.resumed && (snapshot.Epoch() != b.epoch || snapshot.Revision() < b.revision) {
-		b = begin{snapshot: true, reset: "LOG_REPLACED"} // a log that lost its end, or another one by now
+	switch {
+	case !b.resumed:
+	case snapshot.Epoch() != b.epoch || snapshot.Revision() < b.revision:
+		b = begin{snapshot: true, reset: resetLog} // a log that lost its end, or another one by now
+	case w.scope.view(snapshot) != b.view:
+		b = begin{snapshot: true, reset: resetView}
 	}
 	at := time.Now()
-	present := w.service.token(w.scope, snapshot.Epoch(), snapshot.Revision(), snapshot.Revision(), at)
+	present := w.service.token(w.scope, snapshot, snapshot.Revision(), snapshot.Revision(), at)
 	token := present
 	switch {
 	case b.resumed:
-		token = w.service.token(w.scope, snapshot.Epoch(), b.revision, b.base, at)
+		token = w.service.token(w.scope, snapshot, b.revision, b.base, at)
 	case b.snapshot:
-		token = w.service.token(w.scope, snapshot.Epoch(), 0, 0, at) // it starts over
+		token = w.service.token(w.scope, snapshot, 0, 0, at) // it starts over
 	}
 	if b.reset != "" {
 		reset := &notebookv1.WatchResponse{Event: &notebookv1.WatchResponse_Reset_{Reset_: &notebookv1.Reset{Reason: b.reset}}}
@@ -263,6 +290,9 @@ func (w *watcher) follow(ctx context.Context) error {
 				return w.bookmark(notebookv1.Bookmark_KIND_CLOSING)
 			}
 			if !now.Before(bookmark) {
+				if err := w.check(ctx); err != nil {
+					return err
+				}
 				if err := w.bookmark(notebookv1.Bookmark_KIND_HEARTBEAT); err != nil {
 					return err
 				}
@@ -272,9 +302,29 @@ func (w *watcher) follow(ctx context.Context) error {
 			}
 			timer.Reset(due())
 		case <-done:
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
+}
+
+// check fails when the caller may not see any more what it is shown.
+func (w *watcher) check(ctx context.Context) error {
+	if w.caller.Check == nil {
+		return nil
+	}
+	rights, err := w.caller.Check(ctx)
+	switch {
+	case err != nil:
+		return err
+	case rights.Key() != w.scope.rights.Key():
+		return ErrComeAgain
+	}
+	return nil
+}
+
+// closing sends the last frame of a watch that is to come again.
+func (w *watcher) closing(send sendFunc) error {
+	return send(w.bookmarkFrame(notebookv1.Bookmark_KIND_CLOSING))
 }
 
 // forward sends the next batch, or all there are when it is too late for that.
@@ -282,8 +332,8 @@ func (w *watcher) forward() (draining bool, err error) {
 	next := w.sent.next
 	frames := next.frames.Load()
 	switch {
-	case next.restart:
-		return w.restart()
+	case next.restart != "":
+		return w.restart(next.restart)
 	case frames == nil:
 		return w.catchUp()
 	}
@@ -296,10 +346,10 @@ func (w *watcher) forward() (draining bool, err error) {
 	return next.closing, nil
 }
 
-// restart begins again after all rows were forgotten, because the log that they
-// were in is not there any more.
-func (w *watcher) restart() (draining bool, err error) {
-	if err := w.start(begin{snapshot: true, reset: "LOG_REPLACED"}); err != nil {
+// restart begins again, because the log that the rows were in is not there any more,
+// or because clouds have come or gone.
+func (w *watcher) restart(why string) (draining bool, err error) {
+	if err := w.start(begin{snapshot: true, reset: why}); err != nil {
 		return false, err
 	}
 	select {
@@ -318,8 +368,8 @@ func (w *watcher) catchUp() (draining bool, err error) {
 	flipped := map[string]bool{} // whether they matched at from
 	for b := w.sent; b != last; {
 		b = b.next
-		if b.restart {
-			return w.restart()
+		if b.restart != "" {
+			return w.restart(b.restart)
 		}
 		draining = draining || b.closing
 		for name, before := range b.flipped {
@@ -344,9 +394,14 @@ func (w *watcher) catchUp() (draining bool, err error) {
 	return draining, nil
 }
 
-func (w *watcher) bookmark(kind notebookv1.Bookmark_Kind) error {
+func (w *watcher) bookmark(kind notebookv1.Bookmark_Kind) error { return w.send(w.bookmarkFrame(kind)) }
+
+func (w *watcher) bookmarkFrame(kind notebookv1.Bookmark_Kind) *Frame {
 	at := w.sent.at.Load()
-	return w.send(newFrame(w.service.token(w.scope, at.epoch, at.revision, at.revision, time.Now()), bookmarkEvent(kind)))
+	token := w.service.inventory.Tokens().Resume(w.scope.key(), inventory.Resume{
+		Epoch: at.epoch, View: at.view, Revision: at.revision, Base: at.revision, Time: time.Now(),
+	})
+	return newFrame(token, bookmarkEvent(kind))
 }
 
 func bookmarkEvent(kind notebookv1.Bookmark_Kind) *notebookv1.WatchResponse {

@@ -821,6 +821,8 @@ type Reset struct {
 	// Why: `TOKEN_EXPIRED` when the token is older than deletions are remembered,
 	// `LOG_REPLACED` when it belongs to a log that no longer exists,
 	// `SNAPSHOT_INCOMPLETE` when it is from before the end of a snapshot,
+	// `VIEW_CHANGED` when the caller may see other clouds or locations than then,
+	// or clouds were added to the configuration or taken out of it,
 	// `TOKEN_INVALID` when the `Last-Event-ID` of an EventSource is no token of
 	// this watch (Server-Sent Events only; elsewhere such a token is
 	// INVALID_ARGUMENT).
