@@ -5,11 +5,11 @@ import (
 	"testing"
 )
 
-func mustJSON(t testing.TB, value any) []byte {
-	t.Helper()
+func mustJSON(tb testing.TB, value any) []byte {
+	tb.Helper()
 	data, err := json.Marshal(value)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return data
 }

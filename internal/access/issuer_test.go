@@ -40,8 +40,8 @@ type signer struct {
 	private any
 }
 
-func newSigner(t testing.TB, kid string, alg jose.SignatureAlgorithm) *signer {
-	t.Helper()
+func newSigner(tb testing.TB, kid string, alg jose.SignatureAlgorithm) *signer {
+	tb.Helper()
 	var private any
 	var err error
 	switch alg {
@@ -55,7 +55,7 @@ func newSigner(t testing.TB, kid string, alg jose.SignatureAlgorithm) *signer {
 		private, err = rsa.GenerateKey(rand.Reader, 2048)
 	}
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &signer{kid, alg, private}
 }
@@ -81,17 +81,17 @@ func (c claimSet) with(more claimSet) claimSet {
 }
 
 // sign makes a JWT. The header's kid is that of the key unless header has another.
-func (s *signer) sign(t testing.TB, claims any, header map[string]any) string {
-	t.Helper()
+func (s *signer) sign(tb testing.TB, claims any, header map[string]any) string {
+	tb.Helper()
 	payload, err := json.Marshal(claims)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return sign(t, s.alg, s.private, s.kid, payload, header)
+	return sign(tb, s.alg, s.private, s.kid, payload, header)
 }
 
-func sign(t testing.TB, alg jose.SignatureAlgorithm, key any, kid string, payload []byte, header map[string]any) string {
-	t.Helper()
+func sign(tb testing.TB, alg jose.SignatureAlgorithm, key any, kid string, payload []byte, header map[string]any) string {
+	tb.Helper()
 	opts := (&jose.SignerOptions{}).WithType("JWT")
 	if kid != "" {
 		opts.WithHeader("kid", kid)
@@ -101,15 +101,15 @@ func sign(t testing.TB, alg jose.SignatureAlgorithm, key any, kid string, payloa
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, opts)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	jws, err := signer.Sign(payload)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	text, err := jws.CompactSerialize()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return text
 }
@@ -129,18 +129,18 @@ type testIssuer struct {
 	fault func(w http.ResponseWriter, r *http.Request) bool
 }
 
-func newTestIssuer(t testing.TB, keys ...*signer) *testIssuer {
-	t.Helper()
+func newTestIssuer(tb testing.TB, keys ...*signer) *testIssuer {
+	tb.Helper()
 	i := &testIssuer{}
 	i.publish(keys...)
 	server := httptest.NewTLSServer(i)
 	server.Config.ErrorLog = nil
-	t.Cleanup(server.Close)
+	tb.Cleanup(server.Close)
 	i.url = server.URL
-	i.ca = filepath.Join(t.TempDir(), "ca.pem")
+	i.ca = filepath.Join(tb.TempDir(), "ca.pem")
 	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	if err := os.WriteFile(i.ca, block, 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return i
 }
@@ -216,15 +216,15 @@ func (i *testIssuer) config() OIDCConfig {
 // everyone lets every caller see everything.
 var everyone = []Grant{{Role: Viewer, Subjects: []string{Everyone}}}
 
-func newGate(t testing.TB, cfg Config, opts Options) *Gate {
-	t.Helper()
+func newGate(tb testing.TB, cfg Config, opts Options) *Gate {
+	tb.Helper()
 	if cfg.Policy == nil {
 		cfg.Policy = everyone
 	}
 	g, err := New(cfg, opts)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(g.Close)
+	tb.Cleanup(g.Close)
 	return g
 }

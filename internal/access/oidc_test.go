@@ -290,7 +290,7 @@ func TestIssuerDownAtStart(t *testing.T) {
 		return err
 	}
 	asked := int64(0)
-	for _, pause := range []time.Duration{1, 2, 4, 8, 10, 10} { // seconds
+	for _, pause := range []time.Duration{1e9, 2e9, 4e9, 8e9, 10e9, 10e9} {
 		for range 5 {
 			if err := call(); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRejected) {
 				t.Fatalf("error is %v", err)
@@ -299,7 +299,7 @@ func TestIssuerDownAtStart(t *testing.T) {
 		if asked++; issuer.discoveries.Load() != asked {
 			t.Fatalf("asked %d times, want %d", issuer.discoveries.Load(), asked)
 		}
-		clock.advance(pause*time.Second - 1)
+		clock.advance(pause - 1)
 		if err := call(); !errors.Is(err, ErrUnavailable) || issuer.discoveries.Load() != asked {
 			t.Fatalf("asked %d times, want %d: %v", issuer.discoveries.Load(), asked, err)
 		}
@@ -359,14 +359,16 @@ func TestBadAnswersOfIssuers(t *testing.T) {
 	}
 	const discovery, keys = "/.well-known/openid-configuration", "/keys"
 	for name, fault := range map[string]func(http.ResponseWriter, *http.Request) bool{
-		"500":               at(keys, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }),
+		"500":               at(keys, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }),
 		"no JSON":           at(keys, text("<html>")),
 		"no keys":           at(keys, text(`{"keys":[]}`)),
 		"secret key":        at(keys, text(`{"keys":[{"kty":"oct","k":"c2VjcmV0","kid":"k"}]}`)),
-		"discovery 500":     at(discovery, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }),
+		"discovery 500":     at(discovery, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }),
 		"discovery no JSON": at(discovery, text("<html>")),
 		"another issuer":    at(discovery, text(`{"issuer":"https://evil.example","jwks_uri":"https://127.0.0.1/"}`)),
-		"redirect in clear": at(keys, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://evil.example/", http.StatusFound) }),
+		"redirect in clear": at(keys, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://evil.example/", http.StatusFound)
+		}),
 		"endless redirects": at(keys, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, keys, http.StatusFound) }),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -18,7 +18,7 @@ const (
 
 var roles = []Role{Viewer, Operator, Admin}
 
-// Everyone, as a subject of a [Grant], is every caller who was authenticated.
+// Everyone is, as a subject of a [Grant], every caller who was authenticated.
 const Everyone = "*"
 
 // Grant gives a role to some callers. It applies to a caller who is one of Subjects
