@@ -84,6 +84,9 @@ func newIssuer(cfg OIDCConfig, keys *keySet, now func() time.Time) *issuer {
 	return i
 }
 
+// strict decodes only what an encoder makes, so that a token has one spelling.
+var strict = base64.RawURLEncoding.Strict()
+
 // claimedIssuer is the iss claim of what may be a JWT. It only chooses who has to
 // verify the token.
 func claimedIssuer(bearer string) (string, error) {
@@ -91,9 +94,18 @@ func claimedIssuer(bearer string) (string, error) {
 	if len(parts) != 3 {
 		return "", reject("unknown")
 	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
+	if strings.ContainsAny(bearer, "\r\n") { // the decoder skips them
 		return "", reject("malformed")
+	}
+	var payload []byte
+	for i, part := range parts {
+		data, err := strict.DecodeString(part)
+		if err != nil {
+			return "", reject("malformed")
+		}
+		if i == 1 {
+			payload = data
+		}
 	}
 	var claims struct {
 		Issuer string `json:"iss"`

@@ -101,6 +101,8 @@ func TestJWT(t *testing.T) {
 		{"header no JSON", encode("x") + "." + parts[1] + "." + parts[2], "malformed"},
 		{"JSON serialization", `{"payload":"` + parts[1] + `","protected":"` + parts[0] + `","signature":"` + parts[2] + `"}`, "unknown"},
 		{"padding", parts[0] + "." + parts[1] + "=." + parts[2], "malformed"},
+		{"line feed", signed + "\n", "malformed"},
+		{"another spelling of the signature", respell(t, signed), "malformed"},
 		{"1 MB", strings.Repeat("a", 1<<20), "too long"},
 		{"1 MB JWT", parts[0] + "." + strings.Repeat("A", 1<<20) + "." + parts[2], "too long"},
 	} {
@@ -129,6 +131,25 @@ func TestJWT(t *testing.T) {
 	clock.advance(time.Hour)
 	_, err = g.Authenticate(t.Context(), Credentials{Bearer: signed})
 	wantRejected(t, err, "expired") // though it is remembered
+}
+
+// respell changes bits of the last character that stand for nothing.
+func respell(t *testing.T, token string) string {
+	t.Helper()
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	last := len(token) - 1
+	other := token[:last] + string(alphabet[strings.IndexByte(alphabet, token[last])|1])
+	signature := func(token string) string {
+		data, err := base64.RawURLEncoding.DecodeString(token[strings.LastIndexByte(token, '.')+1:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	if other == token || signature(other) != signature(token) {
+		t.Fatal("not another spelling")
+	}
+	return other
 }
 
 // foreignKid signs with a key that nobody knows, under a name that nobody knows.
