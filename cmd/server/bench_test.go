@@ -36,7 +36,7 @@ func startHangBench(b *testing.B) *hangBench {
 	}
 	cfg.GRPC.Address, cfg.HTTP.Address = "127.0.0.1:0", "127.0.0.1:0"
 	ctx, stop := context.WithCancel(context.Background())
-	s, err := newServer(ctx, cfg, newLogger(cfg.Log, &buffer{}))
+	s, err := newServer(ctx, cfg, loggerOf(cfg, &buffer{}))
 	if err != nil {
 		stop()
 		b.Fatal(err)

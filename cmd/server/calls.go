@@ -72,35 +72,46 @@ func (c *calls) count(registry prometheus.Registerer, services map[string]grpc.S
 	}
 }
 
-// begin notes the begin of a call. The caller calls end with its error.
-func (c *calls) begin(ctx context.Context, fullMethod string) (m *methodCalls, end func(error)) {
+// record is what those further in find out about a call, for its line in the log.
+type record struct {
+	caller string // who makes it; empty while that is not known
+}
+
+type recordKey struct{}
+
+// begin notes the begin of a call, which goes on with the context that it returns.
+// The caller calls end with its error.
+func (c *calls) begin(ctx context.Context, fullMethod string) (_ context.Context, m *methodCalls, end func(error)) {
 	m, ok := c.methods[fullMethod]
 	if !ok { // interceptors are not asked about what no service has
-		return &methodCalls{}, func(error) {}
+		return ctx, &methodCalls{}, func(error) {}
 	}
 	m.started.Inc()
-	began := time.Now()
-	return m, func(err error) {
+	began, found := time.Now(), &record{}
+	return context.WithValue(ctx, recordKey{}, found), m, func(err error) {
 		took := time.Since(began)
 		code := status.Code(err)
 		m.handled[min(code, codes.Unauthenticated)].Inc()
 		m.took.Observe(took.Seconds())
-		c.access(ctx, m, code, err, began, took)
+		c.access(ctx, m, found, code, err, began, took)
 	}
 }
 
 // access writes the line of a call in the log.
-func (c *calls) access(ctx context.Context, m *methodCalls, code codes.Code, err error, began time.Time, took time.Duration) {
+func (c *calls) access(ctx context.Context, m *methodCalls, found *record, code codes.Code, err error, began time.Time, took time.Duration) {
 	level := levelOf(code)
 	if !c.log.Enabled(ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 8)
+	attrs := make([]slog.Attr, 0, 9)
 	attrs = append(attrs,
 		slog.String("grpc.service", m.service), slog.String("grpc.method", m.method), slog.String("grpc.method_type", m.kind),
 		slog.String("grpc.start_time", began.Format(time.RFC3339)), slog.String("grpc.code", code.String()))
 	if p, ok := peer.FromContext(ctx); ok {
 		attrs = append(attrs, slog.String("peer.address", p.Addr.String()))
+	}
+	if found.caller != "" {
+		attrs = append(attrs, slog.String("caller", found.caller))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("grpc.error", err.Error()))
@@ -122,7 +133,7 @@ func levelOf(code codes.Code) slog.Level {
 }
 
 func (c *calls) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	m, end := c.begin(ctx, info.FullMethod)
+	ctx, m, end := c.begin(ctx, info.FullMethod)
 	if m.received != nil {
 		m.received.Inc()
 	}
@@ -135,9 +146,9 @@ func (c *calls) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 }
 
 func (c *calls) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	m, end := c.begin(stream.Context(), info.FullMethod)
+	ctx, m, end := c.begin(stream.Context(), info.FullMethod)
 	if m.sent != nil {
-		stream = &countedStream{stream, m}
+		stream = &countedStream{stream, ctx, m}
 	}
 	err := handler(srv, stream)
 	end(err)
@@ -147,8 +158,12 @@ func (c *calls) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 // countedStream counts the messages of a stream.
 type countedStream struct {
 	grpc.ServerStream
+	ctx   context.Context //nolint:containedctx // as grpc.ServerStream
 	calls *methodCalls
 }
+
+// Context implements grpc.ServerStream.
+func (s *countedStream) Context() context.Context { return s.ctx }
 
 // RecvMsg implements grpc.ServerStream.
 func (s *countedStream) RecvMsg(m any) error {

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"reflect"
+	"slices"
 
 	"github.com/notebookd/notebookd/internal/inventory"
 	"github.com/notebookd/notebookd/internal/upstream"
@@ -39,26 +41,36 @@ func kindOf[C settings, P upstream.Provider](create func(C, *upstream.Client) (P
 	}
 }
 
-// sources builds what the inventory polls. Closing the clients is the caller's.
-func sources(cfg *config, metrics *upstream.Metrics, log *slog.Logger) ([]inventory.Source, error) {
-	var out []inventory.Source
+// makeSources builds what the inventory polls. A cloud that was there goes on with its
+// client, which knows what was spent, once configure was called, and with its
+// provider, which may have logged in, unless that has other settings. before is nil
+// when nothing was there. Closing the clients is the caller's.
+func makeSources(cfg, before *config, have []inventory.Source, metrics *upstream.Metrics, log *slog.Logger) (out []inventory.Source, configure []func(), err error) {
 	for _, cloud := range cfg.Clouds {
 		kind := kinds[cloud.Kind]
 		budget := kind.budget
 		if b := cloud.Budget; b != nil {
 			budget = upstream.BudgetConfig{CallsPerHour: b.CallsPerHour, Burst: b.Burst, WriteShare: b.WriteShare}
 		}
-		client := upstream.NewClient(upstream.ClientConfig{
-			Cloud: cloud.Name, Timeout: cloud.Timeout, Breaker: upstream.BreakerConfig(cloud.Breaker),
-			Budget: budget, Logger: log, Metrics: metrics,
-		})
-		provider, err := kind.provider(cloud.settings, client)
-		if err != nil {
-			return nil, fmt.Errorf("cloud %s: %w", cloud.Name, err)
+		source := inventory.Source{Name: cloud.Name, Kind: cloud.Kind, Poll: inventory.PollConfig(cloud.Poll)}
+		breaker := upstream.BreakerConfig(cloud.Breaker)
+		if was := slices.IndexFunc(have, func(s inventory.Source) bool { return s.Name == cloud.Name && s.Kind == cloud.Kind }); was >= 0 {
+			source.Client = have[was].Client
+			configure = append(configure, func() { source.Client.Configure(cloud.Timeout, breaker, budget) })
+			if old := before.cloud(cloud.Name); old != nil && reflect.DeepEqual(old.settings, cloud.settings) {
+				source.Provider = have[was].Provider
+			}
+		} else {
+			source.Client = upstream.NewClient(upstream.ClientConfig{
+				Cloud: cloud.Name, Timeout: cloud.Timeout, Breaker: breaker, Budget: budget, Logger: log, Metrics: metrics,
+			})
 		}
-		out = append(out, inventory.Source{
-			Name: cloud.Name, Kind: cloud.Kind, Provider: provider, Client: client, Poll: inventory.PollConfig(cloud.Poll),
-		})
+		if source.Provider == nil {
+			if source.Provider, err = kind.provider(cloud.settings, source.Client); err != nil {
+				return nil, nil, fmt.Errorf("cloud %s: %w", cloud.Name, err)
+			}
+		}
+		out = append(out, source)
 	}
-	return out, nil
+	return out, configure, nil
 }

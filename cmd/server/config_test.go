@@ -42,6 +42,41 @@ clouds:
 			"line 8: clouds[0].poll.fast: must be at least 100ms",
 			"line 9: clouds[0].breaker.failure_ratio: must be above 0 and at most 1",
 		}},
+		{"doors", `
+grpc: {address: 0.0.0.0:9090}
+http:
+  address: :8080
+  trusted_proxies: [10.0.0.1, 10.0.0.0/8]
+  cors: {origins: ["https://a.example/x", "https://a.example"]}
+tls: {cert: nowhere.pem}
+limits: {burst: -1, message_bytes: 1, header_bytes: 10000, url_bytes: 20000}
+clouds: [{name: core, kind: coreshub, coreshub: {zones: [z], user_id: u, access_key_id: {value: a}, secret_access_key: {value: s}}}]
+`, []string{
+			"line 2: grpc.address: others can reach it, and nothing asks them who they are: add an auth section, or auth: {insecure: true} if something else keeps them out",
+			"line 4: http.address: others can reach it, and nothing asks them who they are: add an auth section, or auth: {insecure: true} if something else keeps them out",
+			"line 5: http.trusted_proxies[0]: must be a network such as 10.0.0.0/8",
+			"line 6: http.cors.origins[0]: must be scheme and host, such as https://console.example",
+			"line 7: tls: needs cert and key",
+			"line 8: limits.burst: must be from 1 to 1073741824",
+			"line 8: limits.message_bytes: must be from 65536 to 67108864",
+			"line 8: limits.url_bytes: must not be above header_bytes, which it is a part of",
+		}},
+		{"auth", `
+tls: {cert: nowhere.pem, key: nowhere.pem}
+auth:
+  tokens_file: nowhere.yaml
+  certificates: {}
+  oidc: [{issuer: "http://id.example", audiences: [a]}]
+  policy: [{role: king, subjects: ["*"]}, {role: viewer}]
+clouds: [{name: core, kind: coreshub, coreshub: {zones: [z], user_id: u, access_key_id: {value: a}, secret_access_key: {value: s}}}]
+`, []string{
+			"line 2: tls: cert and key: open nowhere.pem: no such file or directory",
+			"line 4: auth.tokens_file: the file cannot be read",
+			"line 5: auth.certificates: needs tls.client_ca, to know which client certificates to believe",
+			"line 6: auth.oidc[0].issuer: must be an https URL (http only to this host itself)",
+			"line 7: auth.policy[0].role: must be one of viewer, operator, admin",
+			"line 7: auth.policy[1]: names nobody: subjects or groups are needed; the subject * is every caller who was authenticated",
+		}},
 		{"secrets", `
 clouds:
   - name: core

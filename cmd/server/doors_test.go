@@ -53,7 +53,7 @@ func doorCases(pageToken, resumeToken string) []doorCase {
 		core  = "clouds/core/locations/xb3/notebooks/nb-eiguqichl5hc"
 		scnet = "clouds/scnet/locations/11250/notebooks/1896050410550136833"
 	)
-	huge := strings.Repeat("x", 10<<20)
+	huge := strings.Repeat("x", 600<<10)
 	return []doorCase{
 		{
 			name: "unknown cloud in parent", grpc: list(&notebookv1.ListRequest{Parent: "clouds/none"}), path: "/v1/clouds/none/notebooks",
@@ -160,12 +160,12 @@ func doorCases(pageToken, resumeToken string) []doorCase {
 			code: codes.InvalidArgument, reason: "INVALID_FIELD", field: "image",
 		},
 		{
-			name: "image of 10 MiB", grpc: change(&notebookv1.ChangeImageRequest{Name: core, Image: huge, ImageType: "official"}),
+			name: "image of 600 KiB", grpc: change(&notebookv1.ChangeImageRequest{Name: core, Image: huge, ImageType: "official"}),
 			method: http.MethodPost, path: "/v1/" + core + ":changeImage", body: `{"imageType": "official", "image": "` + huge + `"}`,
 			code: codes.InvalidArgument, reason: "INVALID_FIELD", field: "image",
 		},
 		{
-			name: "body of 20 MiB", method: http.MethodPost, path: "/v1/" + core + ":changeImage", body: `{"image": "` + huge + huge + `"}`,
+			name: "body of 1.2 MiB", method: http.MethodPost, path: "/v1/" + core + ":changeImage", body: `{"image": "` + huge + huge + `"}`,
 			code: codes.InvalidArgument, reason: "INVALID_FIELD", field: "body",
 		},
 		{

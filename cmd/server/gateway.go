@@ -31,11 +31,6 @@ import (
 	"github.com/notebookd/notebookd/internal/service"
 )
 
-// maxMessage bounds one request, over either door, in bytes. It is well above
-// what the rules of the contract allow, so that a caller who sends too much is
-// told which field is too long.
-const maxMessage = 16 << 20
-
 // local answers in the process, as grpc would, what would mostly cost to decode and
 // encode again what is JSON already.
 type local interface {
@@ -49,7 +44,8 @@ type local interface {
 
 // newGateway returns the REST API: every call goes through conn to the services,
 // except for List and Watch, which here answers.
-func newGateway(ctx context.Context, conn grpc.ClientConnInterface, here local) (http.Handler, error) {
+// withPeer says who is at the other end of a request.
+func newGateway(ctx context.Context, conn grpc.ClientConnInterface, here local, withPeer func(*http.Request) context.Context) (http.Handler, error) {
 	parseStrictly()
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{runtime.JSONPb{
@@ -80,12 +76,11 @@ func newGateway(ctx context.Context, conn grpc.ClientConnInterface, here local) 
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxMessage)
 		e := &exchange{w: w, r: r}
 		if r.ProtoMajor < 2 {
 			defer e.release()
 		}
-		mux.ServeHTTP(w, r.WithContext(context.WithValue(withPeer(r.Context(), r), exchangeKey{}, e)))
+		mux.ServeHTTP(w, r.WithContext(context.WithValue(withPeer(r), exchangeKey{}, e)))
 	}), nil
 }
 
@@ -267,7 +262,12 @@ var unknownField = regexp.MustCompile(`unknown field "([^"]*)"`)
 // made itself, before the server was asked, get the ErrorInfo that every error
 // of this API has.
 func writeError(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-	runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, r, complete(err))
+	err = complete(err)
+	if status.Code(err) == codes.Unauthenticated {
+		writeStatus(w, err) // with a challenge of the right form
+		return
+	}
+	runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, r, err)
 }
 
 func complete(err error) error {
@@ -293,8 +293,6 @@ func complete(err error) error {
 		reason, message = notebookv1.ErrorReason_ERROR_REASON_DRAINING, "the server is stopping; try another one"
 	case codes.Canceled, codes.DeadlineExceeded:
 		reason, message = notebookv1.ErrorReason_ERROR_REASON_CALLER_GONE, "the caller left, or its deadline passed"
-	case codes.ResourceExhausted:
-		return service.InvalidFields(service.FieldViolation{Field: "body", Problem: fmt.Sprintf("is larger than %d MiB", maxMessage>>20)})
 	default:
 	}
 	return service.Error(st.Code(), reason, message)
@@ -308,11 +306,8 @@ func invalidRequest(text string) error {
 		return service.InvalidFields(service.FieldViolation{Field: field, Problem: match[2]})
 	}
 	v := service.FieldViolation{Field: "body", Problem: "is not the JSON of the request"}
-	switch match := unknownField.FindStringSubmatch(text); {
-	case match != nil:
+	if match := unknownField.FindStringSubmatch(text); match != nil {
 		v = service.FieldViolation{Field: match[1], Problem: "no such field"}
-	case strings.Contains(text, "request body too large"):
-		v.Problem = fmt.Sprintf("is larger than %d MiB", maxMessage>>20)
 	}
 	return service.InvalidFields(v)
 }

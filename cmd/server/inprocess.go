@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/netip"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -93,18 +91,6 @@ func incoming(ctx context.Context, req proto.Message) (context.Context, error) {
 		}
 	}
 	return metadata.NewIncomingContext(ctx, md), nil
-}
-
-// withPeer gives a context the peer of an HTTP request, as the gRPC server gives
-// its calls theirs.
-func withPeer(ctx context.Context, r *http.Request) context.Context {
-	p := &peer.Peer{Addr: remote(r.RemoteAddr)}
-	if r.TLS != nil {
-		p.AuthInfo = credentials.TLSInfo{
-			State: *r.TLS, CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
-		}
-	}
-	return peer.NewContext(ctx, p)
 }
 
 // remote is the address of the other end of an HTTP connection, or of the one that

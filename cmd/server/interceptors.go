@@ -29,9 +29,9 @@ type interceptor struct {
 }
 
 // interceptors returns the chain, outermost first. Recovery is inside metrics
-// and log, so that both see a panic as the INTERNAL that the caller gets; only
-// the rules of the contract are checked inside it.
-func interceptors(calls *calls, validator protovalidate.Validator, log *slog.Logger) []interceptor {
+// and log, so that both see a panic as the INTERNAL that the caller gets. Whether a
+// request is well formed is told only to those who may make one.
+func interceptors(calls *calls, guard *guard, validator protovalidate.Validator, log *slog.Logger) []interceptor {
 	onPanic := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
 		log.ErrorContext(ctx, "panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		return service.Error(codes.Internal, notebookv1.ErrorReason_ERROR_REASON_INTERNAL, "internal error; the log of notebookd has the details")
@@ -40,6 +40,7 @@ func interceptors(calls *calls, validator protovalidate.Validator, log *slog.Log
 		{calls.unary, calls.stream},
 		{unary: deadline},
 		{recovery.UnaryServerInterceptor(onPanic), recovery.StreamServerInterceptor(onPanic)},
+		{guard.unary, guard.stream},
 		{validateUnary(validator), validateStream(validator)},
 	}
 }

@@ -2,14 +2,18 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -18,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -25,6 +30,7 @@ import (
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/gen/openapi"
+	"github.com/notebookd/notebookd/internal/access"
 	"github.com/notebookd/notebookd/internal/imagechange"
 	"github.com/notebookd/notebookd/internal/inventory"
 	"github.com/notebookd/notebookd/internal/replica"
@@ -36,12 +42,13 @@ import (
 // server is the running process: everything between its configuration and its
 // clean stop.
 type server struct {
-	cfg       *config
+	cfg       *config                // that it was started with
+	current   atomic.Pointer[config] // that it does by now
 	log       *slog.Logger
+	level     *slog.LevelVar // of log; nil when it stays as it is
 	registry  *prometheus.Registry
 	storage   *storage.Storage
 	replicas  *replica.Group
-	sources   []inventory.Source
 	inventory *inventory.Inventory
 	changer   *imagechange.Changer
 	service   *service.Service
@@ -50,15 +57,27 @@ type server struct {
 	// interceptor is what the calls of grpc go through.
 	interceptor interceptor
 	http        *http.Server
+	debug       *http.Server // nil when there is no such door
 	stopping    atomic.Bool
 
-	grpcListener, httpListener net.Listener
+	guard        *guard
+	certificates *certificates // nil without TLS
+	connections  *connectionLimit
+	streams      *streamLimit
+	reloads      *reloads
+	cloudMetrics *upstream.Metrics
+
+	// Owned by newServer and then by reloadOn.
+	sources   []inventory.Source
+	authFiles [sha256.Size]byte // what is in the files of the gate
+
+	grpcListener, httpListener, debugListener net.Listener
 }
 
 // serve builds everything, listens, and serves until ctx ends or something
 // fails. It returns once everything that it started has ended.
 func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
-	log := newLogger(cfg.Log, stderr)
+	log, level := newLogger(cfg.Log, stderr)
 	control := ""
 	if cfg.simulated() {
 		var stop func()
@@ -72,6 +91,7 @@ func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	s.level = level
 	defer s.close()
 	if err := s.listen(ctx); err != nil {
 		return err
@@ -80,14 +100,15 @@ func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
 	return s.run(ctx)
 }
 
-func newLogger(cfg logConfig, w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(cfg.Level)) // checked with the configuration
+// newLogger returns a logger, and what its level can be changed with.
+func newLogger(cfg logConfig, w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := &slog.LevelVar{}
+	level.Set(levelNamed(cfg.Level))
 	options := &slog.HandlerOptions{Level: level}
 	if cfg.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.New(slog.NewJSONHandler(w, options)), level
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.New(slog.NewTextHandler(w, options)), level
 }
 
 // newServer builds everything and starts nothing but the storage.
@@ -99,27 +120,49 @@ func newServer(ctx context.Context, cfg *config, log *slog.Logger) (_ *server, e
 		}
 	}()
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	s.sources, err = sources(cfg, upstream.NewMetrics(s.registry), log)
-	if err != nil {
+	s.cloudMetrics, s.reloads, s.guard = upstream.NewMetrics(s.registry), newReloads(s.registry), newGuard(s.registry, log)
+	if err := s.buildDoors(); err != nil {
 		return nil, err
 	}
 	if s.storage, err = storage.Open(cfg.Store.storage(log)); err != nil {
 		return nil, err
 	}
-	names := make([]string, 0, len(s.sources))
-	for _, source := range s.sources {
-		names = append(names, source.Name)
-	}
-	s.replicas = replica.New(replica.Config{Storage: s.storage, Lease: cfg.Store.Lease, Work: names, Logger: log, Metrics: s.registry})
+	s.replicas = replica.New(replica.Config{Storage: s.storage, Lease: cfg.Store.Lease, Work: sourceNames(s.sources), Logger: log, Metrics: s.registry})
 	s.inventory = inventory.New(inventory.Config{Sources: s.sources, Tombstones: cfg.Store.Tombstones, Logger: log, Metrics: s.registry})
 	s.changer = imagechange.New(s.inventory, log)
 	s.service = service.New(service.Config{
-		Inventory: s.inventory, Changer: s.changer, Logger: log, Watch: service.WatchLimits(cfg.Watch), Caller: caller,
+		Inventory: s.inventory, Changer: s.changer, Logger: log, Watch: service.WatchLimits(cfg.Watch), Caller: callerOf,
 	})
 	if err := s.buildGRPC(); err != nil {
 		return nil, err
 	}
 	return s, s.buildHTTP(ctx)
+}
+
+// buildDoors makes what decides who and what comes in, and what is polled.
+func (s *server) buildDoors() error {
+	if s.cfg.TLS != nil {
+		var err error
+		if s.certificates, err = newCertificates(*s.cfg.TLS); err != nil {
+			return fmt.Errorf("tls: %w", err)
+		}
+	}
+	refused := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "notebookd_connections_refused_total", Help: "Connections that were closed at once because there were too many.",
+	})
+	s.registry.MustRegister(refused)
+	s.connections = &connectionLimit{exempt: s.guard.trusts, refused: refused.Inc}
+	s.streams = &streamLimit{exempt: s.guard.trusts}
+	first, err := s.prepare(nil, s.cfg)
+	if err != nil {
+		return err
+	}
+	s.guard.rules.Store(first.rules)
+	s.sources = first.sources
+	s.current.Store(s.cfg)
+	s.setLimits()
+	s.tellCertificates()
+	return nil
 }
 
 func (s *server) buildGRPC() error {
@@ -128,14 +171,22 @@ func (s *server) buildGRPC() error {
 		return fmt.Errorf("rules of the contract: %w", err)
 	}
 	calls := &calls{log: s.log}
-	s.interceptor = chain(interceptors(calls, validator, s.log))
+	s.interceptor = chain(interceptors(calls, s.guard, validator, s.log))
+	limits := s.guard.rules.Load().limits
 	options := []grpc.ServerOption{
 		grpc.UnaryInterceptor(s.interceptor.unary),
 		grpc.StreamInterceptor(s.interceptor.stream),
 		service.Codec(),
-		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxRecvMsgSize(limits.MessageBytes),
+		grpc.MaxHeaderListSize(uint32(limits.HeaderBytes)),             //nolint:gosec // checked with the configuration
+		grpc.MaxConcurrentStreams(uint32(limits.StreamsPerConnection)), //nolint:gosec // as above
+		grpc.ConnectionTimeout(limits.RequestTime),
+		grpc.InTapHandle(s.streams.tap),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	}
+	if s.certificates != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(s.certificates.config("h2"))))
 	}
 	s.grpc = grpc.NewServer(options...)
 	service.Register(s.grpc, s.service)
@@ -150,7 +201,7 @@ func (s *server) buildHTTP(ctx context.Context) error {
 	notebookv1.RegisterNotebookServiceServer(conn, s.service)
 	notebookv1.RegisterCloudServiceServer(conn, s.service)
 	notebookv1.RegisterImageChangeServiceServer(conn, s.service)
-	gateway, err := newGateway(ctx, conn, s)
+	gateway, err := newGateway(ctx, conn, s, s.guard.withPeer)
 	if err != nil {
 		return err
 	}
@@ -158,20 +209,39 @@ func (s *server) buildHTTP(ctx context.Context) error {
 	mux.Handle("/", gateway)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry}))
-	mux.HandleFunc("GET /openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/yaml")
-		_, _ = w.Write(openapi.YAML)
-	})
-	s.http = &http.Server{
-		Handler:           mux,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		// No WriteTimeout: a watch is one long answer.
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	// Metrics speak of every cloud.
+	mux.Handle("GET /metrics", s.guard.protect(func(r *access.Rights) bool { return r.Everywhere(access.Viewer) },
+		promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry})))
+	mux.Handle("GET /openapi.yaml", s.guard.protect(func(r *access.Rights) bool { return !r.Nothing() },
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/yaml")
+			_, _ = w.Write(openapi.YAML)
+		})))
+	s.http = s.newHTTPServer(mux)
+	if s.cfg.Debug.Address != "" {
+		s.debug = s.newHTTPServer(newDebugHandler(func(next http.Handler) http.Handler {
+			return s.guard.protect(func(r *access.Rights) bool { return r.Everywhere(access.Admin) }, next)
+		}))
 	}
 	return nil
+}
+
+// newHTTPServer returns the server of a door over HTTP.
+func (s *server) newHTTPServer(handler http.Handler) *http.Server {
+	limits := s.guard.rules.Load().limits
+	out := &http.Server{
+		Handler:           secure(&s.current, limits, handler),
+		ReadHeaderTimeout: limits.RequestTime,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    limits.HeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: limits.StreamsPerConnection},
+		// No WriteTimeout: a watch is one long answer.
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	if s.certificates != nil {
+		out.TLSConfig = s.certificates.config("h2", "http/1.1")
+	}
+	return out
 }
 
 func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
@@ -221,14 +291,36 @@ func (s *server) listen(ctx context.Context) error {
 		_ = s.grpcListener.Close()
 		return fmt.Errorf("http: %w", err)
 	}
+	if s.debug != nil {
+		if s.debugListener, err = lc.Listen(ctx, "tcp", s.cfg.Debug.Address); err != nil {
+			_ = s.grpcListener.Close()
+			_ = s.httpListener.Close()
+			return fmt.Errorf("debug: %w", err)
+		}
+	}
 	return nil
+}
+
+// serveHTTP serves a door over HTTP until it is shut down.
+func (s *server) serveHTTP(door *http.Server, listener net.Listener) error {
+	listener = s.connections.listen(listener)
+	var err error
+	if door.TLSConfig != nil {
+		err = door.ServeTLS(listener, "", "")
+	} else {
+		err = door.Serve(listener)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("http: %w", err)
 }
 
 // run serves until ctx ends or something fails, then stops everything in order.
 func (s *server) run(ctx context.Context) error {
 	pollCtx, stopPolling := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopPolling()
-	failed := make(chan error, 4) // one place for each goroutine below
+	failed := make(chan error, 5) // one place for each goroutine below
 	var serving, polling sync.WaitGroup
 	polling.Go(func() {
 		if err := s.replicas.Run(pollCtx, s.work); err != nil && pollCtx.Err() == nil {
@@ -237,15 +329,26 @@ func (s *server) run(ctx context.Context) error {
 	})
 	polling.Go(func() { s.reportHealth(pollCtx) })
 	serving.Go(func() {
-		if err := s.grpc.Serve(s.grpcListener); err != nil {
+		if err := s.grpc.Serve(s.connections.listen(s.grpcListener)); err != nil {
 			failed <- fmt.Errorf("grpc: %w", err)
 		}
 	})
 	serving.Go(func() {
-		if err := s.http.Serve(s.httpListener); !errors.Is(err, http.ErrServerClosed) {
-			failed <- fmt.Errorf("http: %w", err)
+		if err := s.serveHTTP(s.http, s.httpListener); err != nil {
+			failed <- err
 		}
 	})
+	if s.debug != nil {
+		serving.Go(func() {
+			if err := s.serveHTTP(s.debug, s.debugListener); err != nil {
+				failed <- err
+			}
+		})
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	polling.Go(func() { s.reloadOn(pollCtx, hangup) })
 
 	var err error
 	select {
@@ -281,12 +384,16 @@ func (s *server) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain)
 	defer cancel()
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		// The gateway's calls end before the server that answers them.
-		if err := s.http.Shutdown(ctx); err != nil {
-			_ = s.http.Close()
+	for _, door := range []*http.Server{s.http, s.debug} {
+		if door == nil {
+			continue
 		}
-	})
+		wg.Go(func() {
+			if err := door.Shutdown(ctx); err != nil {
+				_ = door.Close()
+			}
+		})
+	}
 	graceful := make(chan struct{}) // closed by the goroutine below
 	wg.Go(func() {
 		s.grpc.GracefulStop()
@@ -304,8 +411,11 @@ func (s *server) drain() {
 // clouds/{cloud} serves while one of its locations can be reached.
 func (s *server) reportHealth(ctx context.Context) {
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	told := map[string]bool{}
 	for {
 		snapshot := s.inventory.Snapshot()
+		gone := told
+		told = map[string]bool{}
 		for _, c := range snapshot.Clouds() {
 			serving := healthpb.HealthCheckResponse_NOT_SERVING
 			for _, l := range snapshot.Locations() {
@@ -314,6 +424,11 @@ func (s *server) reportHealth(ctx context.Context) {
 				}
 			}
 			s.health.SetServingStatus(inventory.CloudName(c.Name), serving)
+			told[c.Name] = true
+			delete(gone, c.Name)
+		}
+		for name := range gone { // it is not configured any more
+			s.health.SetServingStatus(inventory.CloudName(name), healthpb.HealthCheckResponse_SERVICE_UNKNOWN)
 		}
 		select {
 		case <-snapshot.Superseded():
@@ -327,6 +442,9 @@ func (s *server) reportHealth(ctx context.Context) {
 func (s *server) close() {
 	for _, source := range s.sources {
 		source.Client.Close()
+	}
+	if now := s.guard.rules.Load(); now != nil {
+		now.gate.Close()
 	}
 	if s.storage != nil {
 		s.storage.Close()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -75,7 +76,7 @@ func startConfig(t *testing.T, cfg *config) *process {
 	setDefault(&cfg.Drain, 5*time.Second)
 	p := &process{log: &buffer{}}
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := newServer(ctx, cfg, newLogger(cfg.Log, p.log))
+	s, err := newServer(ctx, cfg, loggerOf(cfg, p.log))
 	if err != nil {
 		cancel()
 		t.Fatal(err)
@@ -400,4 +401,9 @@ func searchFiles(t *testing.T, dir string, secrets ...string) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+func loggerOf(cfg *config, w io.Writer) *slog.Logger {
+	log, _ := newLogger(cfg.Log, w)
+	return log
 }

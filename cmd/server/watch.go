@@ -49,7 +49,7 @@ func (e *exchange) serveWatch(ctx context.Context, here local, req *notebookv1.W
 	if !out.events {
 		return out.end(here.watch(ctx, req, out.send))
 	}
-	e.w.Header().Set("Vary", "Accept")
+	e.w.Header().Add("Vary", "Accept") // beside Origin, perhaps
 	lastEventID := e.r.Header.Get("Last-Event-ID")
 	if lastEventID == "" {
 		return out.end(here.watch(ctx, req, out.send))
@@ -200,6 +200,9 @@ func comesAgain(err error) bool {
 		return false
 	}
 }
+
+// statusJSONOf is statusJSON for an error.
+func statusJSONOf(err error) []byte { return statusJSON(status.Convert(err)) }
 
 // statusJSON is an error as the google.rpc.Status that a caller may see.
 func statusJSON(st *status.Status) []byte {

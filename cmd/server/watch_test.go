@@ -222,7 +222,7 @@ func launch(t *testing.T, text, address string, prepare func(*server)) *process 
 	cfg.Log.Level, cfg.Drain = "debug", cmp.Or(cfg.Drain, 5*time.Second)
 	p := &process{log: &buffer{}}
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := newServer(ctx, cfg, newLogger(cfg.Log, p.log))
+	s, err := newServer(ctx, cfg, loggerOf(cfg, p.log))
 	if err != nil {
 		cancel()
 		t.Fatal(err)
@@ -268,6 +268,7 @@ func TestEvents(t *testing.T) {
 	delete(got, "Date")
 	want := map[string]string{
 		"Content-Type": "text/event-stream", "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no", "Vary": "Accept",
+		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 	}
 	if diff := gocmp.Diff(want, got); diff != "" || watched.resp.ContentLength != -1 {
 		t.Errorf("header (-want +got):\n%s, content length %d", diff, watched.resp.ContentLength)
@@ -507,7 +508,10 @@ func TestLinesStay(t *testing.T) {
 	}
 	for _, accept := range []string{"", "*/*", "application/json", "application/x-ndjson, text/event-stream;q=0.9"} {
 		resp, line := ask(http.MethodGet, "/v1/notebooks:watch", accept)
-		if diff := gocmp.Diff(http.Header{"Content-Type": {"application/x-ndjson"}}, resp.Header); diff != "" {
+		if diff := gocmp.Diff(http.Header{
+			"Content-Type": {"application/x-ndjson"}, "Cache-Control": {"no-store"}, "X-Content-Type-Options": {"nosniff"},
+			"Referrer-Policy": {"no-referrer"}, "Content-Security-Policy": {"default-src 'none'; frame-ancestors 'none'"},
+		}, resp.Header); diff != "" {
 			t.Errorf("Accept %q: header (-want +got):\n%s", accept, diff)
 		}
 		frame := nextLine(t, bufio.NewScanner(strings.NewReader(line)))
@@ -784,7 +788,7 @@ func TestStopWithOpenEventStreams(t *testing.T) {
 // smallBuffers lets little be on its way to a reader.
 func smallBuffers(conn net.Conn, state http.ConnState) {
 	if state == http.StateNew {
-		_ = conn.(*net.TCPConn).SetWriteBuffer(4096)
+		_ = conn.(*limitedConn).NetConn().(*net.TCPConn).SetWriteBuffer(4096)
 	}
 }
 

@@ -204,7 +204,7 @@ func (s *Service) WatchInProcess(ctx context.Context, req *notebookv1.WatchReque
 		}
 		ctx := stream.Context()
 		caller := s.caller(ctx)
-		leave, err := s.callers.enter(caller.Name, s.watchLimits.MaxPerCaller, &s.watches)
+		leave, err := s.callers.enter(caller.Name, s.limits().MaxPerCaller, &s.watches)
 		if err != nil {
 			return err
 		}

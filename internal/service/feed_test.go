@@ -228,7 +228,7 @@ func TestThousandStreams(t *testing.T) {
 	list := numbered(notebooks)
 	core.put("xb3", slices.Clone(list)...)
 	f := start(t, "", map[string]*fakeCloud{"core": core})
-	f.service.watchLimits.MaxPerCaller = streams
+	f.service.limits().MaxPerCaller = streams
 	var began, ended sync.WaitGroup
 	began.Add(streams)
 	told := make([]map[string]*notebookv1.NotebookEvent, streams)

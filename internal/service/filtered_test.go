@@ -192,8 +192,8 @@ func TestPinsAreBounded(t *testing.T) {
 func TestWatchLimits(t *testing.T) {
 	core := newFakeCloud("xb3")
 	f := start(t, "", map[string]*fakeCloud{"core": core})
-	f.service.watchLimits.MaxPerCaller = 2
-	f.service.watchLimits.MaxLifetime = 300 * time.Millisecond
+	f.service.limits().MaxPerCaller = 2
+	f.service.limits().MaxLifetime = 300 * time.Millisecond
 	for range 2 {
 		w := watch(t, f, &notebookv1.WatchRequest{})
 		if k := w.next(); k.GetLocation() == nil {
@@ -229,7 +229,7 @@ func TestSlowReader(t *testing.T) {
 	}
 	core.put("xb3", slices.Clone(big)...)
 	f := start(t, "", map[string]*fakeCloud{"core": core})
-	f.service.watchLimits.SlowReader = 200 * time.Millisecond
+	f.service.limits().SlowReader = 200 * time.Millisecond
 	w := watch(t, f, &notebookv1.WatchRequest{Snapshot: notebookv1.WatchRequest_SNAPSHOT_SKIP})
 	w.untilBookmark(notebookv1.Bookmark_KIND_SNAPSHOT_END)
 	token := w.token
@@ -257,7 +257,7 @@ func TestSlowReader(t *testing.T) {
 	if told >= len(big) {
 		t.Fatalf("all %d events were taken: the reader was not slow", told)
 	}
-	f.service.watchLimits.SlowReader = time.Minute
+	f.service.limits().SlowReader = time.Minute
 	w = watch(t, f, &notebookv1.WatchRequest{ResumeToken: token})
 	for told < len(big) {
 		if e := w.nextNotebook(); e.GetType() != notebookv1.NotebookEvent_TYPE_MODIFIED {

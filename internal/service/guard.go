@@ -40,7 +40,7 @@ func (l WatchLimits) withDefaults() WatchLimits {
 // watch has a goroutine of its own; it ends at the latest with its stream, which
 // is when guarded returns, and Wait waits for it.
 func (s *Service) guarded(send sendFunc, watch func(sendFunc) error) error {
-	limit := s.watchLimits.SlowReader
+	limit := s.limits().SlowReader
 	var frames atomic.Int64 // that were begun to be sent, and those that were: odd while one is
 	ended := make(chan error, 1)
 	panicked := make(chan any, 1)
@@ -85,11 +85,11 @@ const guardLooks = 4
 
 func (s *Service) errSlowReader() error {
 	return Error(codes.ResourceExhausted, notebookv1.ErrorReason_ERROR_REASON_SLOW_READER,
-		"no frame was taken for "+s.watchLimits.SlowReader.String()+"; the last resume token that was received stays valid")
+		"no frame was taken for "+s.limits().SlowReader.String()+"; the last resume token that was received stays valid")
 }
 
 // SlowReader is for how long a reader may not take a frame.
-func (s *Service) SlowReader() time.Duration { return s.watchLimits.SlowReader }
+func (s *Service) SlowReader() time.Duration { return s.limits().SlowReader }
 
 // Wait returns once every watch has ended, and lets none begin any more. It is
 // for after the server stopped.

@@ -697,7 +697,7 @@ func (h *history) live(goal int64) {
 		}
 		l = beginLife(t, h.log, h.clouds)
 		if h.rng.IntN(2) == 0 {
-			l.service.watchLimits.SlowReader = 20 * time.Millisecond
+			l.service.limits().SlowReader = 20 * time.Millisecond
 		}
 		if h.rng.IntN(2) == 0 {
 			l.service.keep = 1 // so that slow readers have to walk

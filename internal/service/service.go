@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -46,7 +47,7 @@ type Service struct {
 	pins      pins
 
 	caller      func(context.Context) Caller
-	watchLimits WatchLimits
+	watchLimits atomic.Pointer[WatchLimits]
 	callers     callers
 	watches     sync.WaitGroup // all of them, and the goroutines that belong to them
 	feeds       feeds
@@ -69,12 +70,22 @@ func New(cfg Config) *Service {
 	if cfg.Caller == nil {
 		cfg.Caller = peerCaller
 	}
-	return &Service{
-		caller: cfg.Caller, watchLimits: cfg.Watch.withDefaults(),
-		inventory: cfg.Inventory, changer: cfg.Changer, log: cfg.Logger,
+	s := &Service{
+		caller: cfg.Caller, inventory: cfg.Inventory, changer: cfg.Changer, log: cfg.Logger,
 		draining: make(chan struct{}), keep: maxKept,
 	}
+	s.SetWatchLimits(cfg.Watch)
+	return s
 }
+
+// SetWatchLimits replaces the bounds of watches. Those that are open keep the ones
+// they began with.
+func (s *Service) SetWatchLimits(limits WatchLimits) {
+	limits = limits.withDefaults()
+	s.watchLimits.Store(&limits)
+}
+
+func (s *Service) limits() *WatchLimits { return s.watchLimits.Load() }
 
 // loadedFor bounds how long a call waits for the log to be shown.
 const loadedFor = 10 * time.Second

@@ -31,6 +31,11 @@ func InvalidFields(violations ...FieldViolation) error {
 	return invalid(notebookv1.ErrorReason_ERROR_REASON_INVALID_FIELD, violations...)
 }
 
+// ErrorWith is Error with more details.
+func ErrorWith(code codes.Code, reason notebookv1.ErrorReason, message string, details ...protoadapt.MessageV1) error {
+	return newStatus(code, reason, message, nil, details...)
+}
+
 // Error is an error with one ErrorInfo.
 func Error(code codes.Code, reason notebookv1.ErrorReason, message string) error {
 	return newStatus(code, reason, message, nil)

@@ -34,7 +34,7 @@ type sendFunc func(*Frame) error
 // watchGuarded is a watch whose reader may not stand still; see guarded.
 func (s *Service) watchGuarded(ctx context.Context, req *notebookv1.WatchRequest, send sendFunc) error {
 	caller := s.caller(ctx)
-	leave, err := s.callers.enter(caller.Name, s.watchLimits.MaxPerCaller, &s.watches)
+	leave, err := s.callers.enter(caller.Name, s.limits().MaxPerCaller, &s.watches)
 	if err != nil {
 		return err
 	}
@@ -233,7 +233,7 @@ func (w *watcher) start(b begin) error {
 			break // older ones have ended
 		}
 		// A token may be a little ahead of the changes that were sent before it.
-		told := b.at.Add(-w.service.watchLimits.SlowReader)
+		told := b.at.Add(-w.service.limits().SlowReader)
 		if !open && (!b.resumed || change.GetUpdateTime().AsTime().Before(told)) || !w.scope.concerns(change, snapshot) {
 			continue
 		}
@@ -252,7 +252,7 @@ const maxChangeAge = 24 * time.Hour
 func (w *watcher) follow(ctx context.Context) error {
 	now := time.Now()
 	// ±10 %, so that those who came together do not come back together.
-	closing := now.Add(time.Duration((0.9 + 0.2*rand.Float64()) * float64(w.service.watchLimits.MaxLifetime))) //nolint:gosec // not a secret
+	closing := now.Add(time.Duration((0.9 + 0.2*rand.Float64()) * float64(w.service.limits().MaxLifetime))) //nolint:gosec // not a secret
 	bookmark := now.Add(w.interval)
 	due := func() time.Duration {
 		if closing.Before(bookmark) {

@@ -17,6 +17,7 @@ const redacted = "[redacted]"
 // In a configuration file it is {env: NAME}, {file: PATH} or {value: TEXT}.
 type Secret struct {
 	text    string
+	file    string // that the text was read from
 	problem string // why the configuration gave no text
 }
 
@@ -30,6 +31,9 @@ func (s *Secret) UnmarshalYAML(unmarshal func(any) error) error {
 	if err := unmarshal(&source); err != nil {
 		s.problem = "must be {env: NAME}, {file: PATH} or {value: TEXT}"
 		return nil //nolint:nilerr // err holds the text that stands where a source should
+	}
+	if source.File != nil {
+		s.file = *source.File
 	}
 	var err error
 	if s.text, err = resolve(source.Env, source.File, source.Value); err != nil {
@@ -69,6 +73,9 @@ func resolve(env, file, value *string) (string, error) {
 
 // Problem says why a configuration gave no text; it is empty when it did.
 func (s Secret) Problem() string { return s.problem }
+
+// File is the file that a configuration names for the text, or empty.
+func (s Secret) File() string { return s.file }
 
 // Reveal returns the text. Its caller may only send it to the cloud or
 // compute with it.

@@ -96,9 +96,11 @@ const (
 	ErrorReason_ERROR_REASON_STORE_UNAVAILABLE ErrorReason = 25
 	// UNAVAILABLE. The server is stopping; try another one.
 	ErrorReason_ERROR_REASON_DRAINING ErrorReason = 26
-	// UNAUTHENTICATED. The caller did not say who it is.
+	// UNAUTHENTICATED. The caller did not say who it is, or its credentials are not
+	// accepted, or not any more.
 	ErrorReason_ERROR_REASON_UNAUTHENTICATED ErrorReason = 27
-	// PERMISSION_DENIED. The caller may not do this.
+	// PERMISSION_DENIED. The caller may not do this, whether what it names exists or
+	// not.
 	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 28
 	// RESOURCE_EXHAUSTED. The caller calls notebookd too often.
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 29
@@ -109,6 +111,9 @@ const (
 	ErrorReason_ERROR_REASON_CALLER_GONE ErrorReason = 31
 	// NOT_FOUND. No such image change is known.
 	ErrorReason_ERROR_REASON_IMAGE_CHANGE_NOT_FOUND ErrorReason = 32
+	// UNAVAILABLE. The issuer of the caller's token cannot be asked whether the
+	// token is good.
+	ErrorReason_ERROR_REASON_ISSUER_UNAVAILABLE ErrorReason = 33
 )
 
 // Enum value maps for ErrorReason.
@@ -147,6 +152,7 @@ var (
 		30: "ERROR_REASON_INTERNAL",
 		31: "ERROR_REASON_CALLER_GONE",
 		32: "ERROR_REASON_IMAGE_CHANGE_NOT_FOUND",
+		33: "ERROR_REASON_ISSUER_UNAVAILABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -182,6 +188,7 @@ var (
 		"ERROR_REASON_INTERNAL":                   30,
 		"ERROR_REASON_CALLER_GONE":                31,
 		"ERROR_REASON_IMAGE_CHANGE_NOT_FOUND":     32,
+		"ERROR_REASON_ISSUER_UNAVAILABLE":         33,
 	}
 )
 
@@ -216,7 +223,7 @@ var File_notebook_v1_errors_proto protoreflect.FileDescriptor
 
 const file_notebook_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18notebook/v1/errors.proto\x12\vnotebook.v1*\x8c\t\n" +
+	"\x18notebook/v1/errors.proto\x12\vnotebook.v1*\xb1\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19ERROR_REASON_CIRCUIT_OPEN\x10\x01\x12\"\n" +
@@ -251,7 +258,8 @@ const file_notebook_v1_errors_proto_rawDesc = "" +
 	"\x19ERROR_REASON_RATE_LIMITED\x10\x1d\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x1e\x12\x1c\n" +
 	"\x18ERROR_REASON_CALLER_GONE\x10\x1f\x12'\n" +
-	"#ERROR_REASON_IMAGE_CHANGE_NOT_FOUND\x10 B;Z9github.com/notebookd/notebookd/gen/notebook/v1;notebookv1b\x06proto3"
+	"#ERROR_REASON_IMAGE_CHANGE_NOT_FOUND\x10 \x12#\n" +
+	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10!B;Z9github.com/notebookd/notebookd/gen/notebook/v1;notebookv1b\x06proto3"
 
 var (
 	file_notebook_v1_errors_proto_rawDescOnce sync.Once

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/cors"
+	"google.golang.org/grpc/codes"
+
+	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/internal/service"
+)
+
+// defaultHSTS is for how long browsers are told to come with HTTPS only.
+const defaultHSTS = 365 * 24 * time.Hour
+
+// secure is what every request over HTTP goes through first: the bounds of what may
+// be sent, and what browsers are told about the answers. cfg may be replaced while
+// requests come.
+func secure(cfg *atomic.Pointer[config], limits limitsConfig, next http.Handler) http.Handler {
+	bounded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.RequestURI) > limits.URLBytes {
+			writeBound(w, http.StatusRequestURITooLong, "path and query", fmt.Sprintf("are longer than %d bytes", limits.URLBytes))
+			return
+		}
+		if r.Body != nil && r.ContentLength != 0 {
+			if !readWhole(w, r, limits) {
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+	// Those that may call from a web page of another origin are asked of the
+	// configuration for each request. Nothing is sent along by the browser itself.
+	shared := cors.New(cors.Options{
+		AllowOriginFunc: func(origin string) bool { return slices.Contains(cfg.Load().HTTP.CORS.Origins, origin) },
+		AllowedMethods:  []string{http.MethodGet, http.MethodPost},
+		AllowedHeaders:  []string{"Authorization", "Content-Type", "Last-Event-ID", "Traceparent", "Tracestate"},
+		MaxAge:          600,
+	}).Handler(bounded)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := cfg.Load()
+		header := w.Header()
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Referrer-Policy", "no-referrer")
+		header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		header.Set("Cache-Control", "no-store")
+		if r.TLS != nil {
+			age := defaultHSTS
+			if now.HTTP.HSTS != nil {
+				age = *now.HTTP.HSTS
+			}
+			if age > 0 {
+				header.Set("Strict-Transport-Security", "max-age="+strconv.FormatInt(int64(age/time.Second), 10))
+			}
+		}
+		if len(now.HTTP.CORS.Origins) > 0 {
+			shared.ServeHTTP(w, r)
+			return
+		}
+		bounded.ServeHTTP(w, r)
+	})
+}
+
+// readWhole reads a body, which has to be here soon, so that nobody who sends slowly
+// has more than a connection. It answers when that fails.
+func readWhole(w http.ResponseWriter, r *http.Request, limits limitsConfig) bool {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(limits.RequestTime)) // where there is none, there is no connection either
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(limits.MessageBytes)))
+	var large *http.MaxBytesError
+	var slow net.Error
+	switch {
+	case err == nil:
+		_ = control.SetReadDeadline(time.Time{})
+		r.Body = io.NopCloser(bytes.NewReader(data))
+		return true
+	case errors.As(err, &large):
+		writeBound(w, http.StatusRequestEntityTooLarge, "body", fmt.Sprintf("is larger than %d bytes", limits.MessageBytes))
+	case errors.As(err, &slow) && slow.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Connection", "close")
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusRequestTimeout)
+		_, _ = w.Write(statusJSONOf(errSlowRequest))
+	default: // whoever sent it has left
+		writeStatus(w, service.Error(codes.Canceled, notebookv1.ErrorReason_ERROR_REASON_CALLER_GONE, "the caller left, or its deadline passed"))
+	}
+	return false
+}
+
+// writeBound refuses what is too large.
+func writeBound(w http.ResponseWriter, code int, what, problem string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(statusJSONOf(service.InvalidFields(service.FieldViolation{Field: what, Problem: problem})))
+}
