@@ -80,6 +80,7 @@ type Fleet struct {
 type controlled interface {
 	status() map[string]any
 	patch(data []byte) error
+	SetKeys(keys map[string]string)
 	add(f Fault) error
 	Heal()
 	Truth(location string) []Notebook
@@ -223,6 +224,7 @@ func (f *Fleet) ServerConfig() string {
 //	POST   /{cloud}/faults         switch a Fault on
 //	DELETE /{cloud}/faults         switch all faults off
 //	PATCH  /{cloud}/settings       change settings
+//	PUT    /{cloud}/keys           replace the account's access keys: {"id": "secret"}
 //	GET    /{cloud}/truth/{location}  what a location really holds
 //	POST   /{cloud}/step?count=N   play N steps of the story
 //	POST   /{cloud}/renames?n=N&rate=R&location=L  rename N notebooks, R a second (0: at
@@ -281,6 +283,18 @@ func (f *Fleet) controlHandler() http.Handler {
 		}
 		if err == nil {
 			show(w, sim.status()["settings"])
+		}
+		return err
+	}))
+	mux.HandleFunc("PUT /{cloud}/keys", cloud(func(w http.ResponseWriter, r *http.Request, sim controlled) error {
+		var keys map[string]string
+		data, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+		if err == nil {
+			err = strictJSON(data, &keys)
+		}
+		if err == nil {
+			sim.SetKeys(keys)
+			show(w, "ok")
 		}
 		return err
 	}))

@@ -69,7 +69,7 @@ func (s CoresHubSettings) validate() error {
 // CoresHub is a simulated account on CoresHub. It is safe for concurrent use.
 type CoresHub struct {
 	*simulator[CoresHubSettings]
-	userID, keyID, secret string
+	userID string
 
 	used windowCounter
 }
@@ -104,8 +104,8 @@ func newCoresHub(cfg Config) *CoresHub {
 	c := &CoresHub{
 		simulator: newSimulator("coreshub", cfg, w, CoresHubSettings{
 			Errors: "code", SignBody: "empty", PageCap: 100, UnknownZone: "empty", Times: "naive", Unset: "null", Counts: "right",
-		}),
-		userID: CoresHubUserID, keyID: CoresHubKeyID, secret: CoresHubSecret,
+		}, CoresHubKeyID, CoresHubSecret),
+		userID: CoresHubUserID,
 	}
 	w.pin(CoresHubNotebook, func(n *instance) {
 		n.name, n.image, n.imageType, n.server = "容器实例-1", images[0], "official", "jupyter"
@@ -172,7 +172,8 @@ func (c *CoresHub) authenticate(r *http.Request, body []byte, s CoresHubSettings
 		return "signature is missing"
 	}
 	delete(query, "signature")
-	if query.Get("access_key_id") != c.keyID {
+	secret, ok := c.secretOf(query.Get("access_key_id"))
+	if !ok {
 		return "the access key does not exist"
 	}
 	var pairs []string
@@ -193,7 +194,7 @@ func (c *CoresHub) authenticate(r *http.Request, body []byte, s CoresHubSettings
 	}
 	sum := md5.Sum(body) //nolint:gosec // as above
 	path := strings.TrimSuffix(r.URL.EscapedPath(), "/") + "/"
-	mac := hmac.New(sha256.New, []byte(c.secret))
+	mac := hmac.New(sha256.New, []byte(secret))
 	_, _ = fmt.Fprintf(mac, "%s\n%s\n%s\n%s", r.Method, path, strings.Join(pairs, "&"), hex.EncodeToString(sum[:]))
 	want := base64.StdEncoding.EncodeToString(mac.Sum(nil))
 	twice := subtle.ConstantTimeCompare([]byte(given[0]), []byte(url.QueryEscape(want))) == 1

@@ -113,7 +113,7 @@ func (s SCNetSettings) validate() error {
 // region alone.
 type SCNet struct {
 	*simulator[SCNetSettings]
-	user, accessKey, secretKey string
+	user string
 
 	hosts sync.Map // region → base URL
 
@@ -173,8 +173,8 @@ func newSCNet(cfg Config) *SCNet {
 			SkewWindow: Duration(5 * time.Minute), AIURL: "ai", Renewed: "string", Missing: "null",
 			Regions: map[string]string{"20091": "no-ai"}, Transition: Duration(2 * time.Second), CreateToken: "region", Pool: 64,
 			NoCards: "failed", StopStopped: codeStopped,
-		}),
-		user: SCNetUser, accessKey: SCNetAccessKey, secretKey: SCNetSecretKey, tokens: map[string]grant{},
+		}, SCNetAccessKey, SCNetSecretKey),
+		user: SCNetUser, tokens: map[string]grant{},
 	}
 	w.pin(SCNetNotebook, func(n *instance) {
 		n.name, n.image = "2503021210191107", images[0]
@@ -341,14 +341,15 @@ func (c *SCNet) login(s SCNetSettings, r *http.Request, _ grant) reply {
 		return c.refuse(s, "10003", "param_incomplete", "")
 	}
 	message := `{"accessKey":` + quoteJSON(key) + `,"timestamp":` + quoteJSON(stamp) + `,"user":` + quoteJSON(user) + `}`
-	mac := hmac.New(sha256.New, []byte(c.secretKey))
+	secret, known := c.secretOf(key)
+	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(message))
 	seconds, err := strconv.ParseInt(stamp, 10, 64)
 	off := c.clock(s).Sub(time.Unix(seconds, 0)).Abs()
 	switch {
 	case user != c.user:
 		return c.refuse(s, "10009", "user does not exist", key)
-	case key != c.accessKey:
+	case !known:
 		return c.refuse(s, "10009", "the access key does not exist", key)
 	case !hmac.Equal([]byte(hex.EncodeToString(mac.Sum(nil))), []byte(signature)), err != nil, off > time.Duration(s.SkewWindow):
 		return c.refuse(s, "10009", "AK/SK signature check failed", signature)
@@ -387,7 +388,7 @@ func (c *SCNet) issueLocked(region string, expires time.Time) string {
 		"computeUser": "simulated", "accountStatus": "Trial", "creator": "ac", "role": "1", "clusterId": region, "user": c.user,
 		"expireTime": strconv.FormatInt(expires.UnixMilli(), 10), "invoker": c.dice.text(alphabet, 16), "userId": "1",
 	})
-	mac := hmac.New(sha256.New, []byte(c.secretKey))
+	mac := hmac.New(sha256.New, []byte(SCNetSecretKey)) // the cloud's own, whatever keys the account has
 	mac.Write([]byte(text))
 	token := text + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 	c.tokens[token] = grant{region, expires}

@@ -27,15 +27,16 @@ type simulator[S interface{ validate() error }] struct {
 	// does any more. It is set before anything is served.
 	relisten func()
 
-	mu       sync.Mutex // guards settings
+	mu       sync.Mutex // guards what is below
 	settings S
+	keys     map[string]string // access keys of the account: id → secret
 }
 
-func newSimulator[S interface{ validate() error }](kind string, cfg Config, w *world, settings S) *simulator[S] {
+func newSimulator[S interface{ validate() error }](kind string, cfg Config, w *world, settings S, keyID, secret string) *simulator[S] {
 	d := newDice(cfg.Seed)
 	return &simulator[S]{
 		kind: kind, world: w, dice: d, faults: &faults{dice: d, calls: map[string]int{}}, changes: &changes{count: map[string]int{}},
-		closed: make(chan struct{}), relisten: func() {}, settings: settings,
+		closed: make(chan struct{}), relisten: func() {}, settings: settings, keys: map[string]string{keyID: secret},
 	}
 }
 
@@ -57,6 +58,22 @@ func (s *simulator[S]) Set(change func(*S)) {
 		panic(err)
 	}
 	s.settings = next
+}
+
+// SetKeys replaces the access keys that the account has: id → secret. A real cloud
+// lets an account have two while one takes the other's place.
+func (s *simulator[S]) SetKeys(keys map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keys = maps.Clone(keys)
+}
+
+// secretOf returns the secret of an access key.
+func (s *simulator[S]) secretOf(id string) (secret string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	secret, ok = s.keys[id]
+	return secret, ok
 }
 
 // patch changes the settings that a JSON object names.
