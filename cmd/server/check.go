@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -55,7 +56,7 @@ func parseConfig(file string, data []byte) (*config, error) {
 	for i := range cfg.Clouds {
 		c.section(&cfg.Clouds[i], fmt.Sprintf("clouds[%d]", i))
 	}
-	if len(c.problems) == 0 {
+	if !c.garbled {
 		c.validate(cfg)
 	}
 	cfg.files = c.files
@@ -67,6 +68,7 @@ type checker struct {
 	file     string
 	lines    map[string]int
 	problems []string
+	garbled  bool     // parts of the file have no value, so that more would be found than is wrong
 	files    []string // that secrets were read from
 }
 
@@ -74,7 +76,17 @@ func (c *checker) err() error {
 	if len(c.problems) == 0 {
 		return nil
 	}
+	slices.SortFunc(c.problems, func(a, b string) int { // maps have no order
+		return cmp.Or(cmp.Compare(lineOf(a), lineOf(b)), strings.Compare(a, b))
+	})
 	return &configError{c.file, c.problems}
+}
+
+// lineOf is the line that a problem begins with, or zero.
+func lineOf(problem string) int {
+	var line int
+	_, _ = fmt.Sscanf(problem, "line %d:", &line) // most have one
+	return line
 }
 
 // problem notes a problem with the key at path, or with the nearest key around
@@ -94,6 +106,7 @@ func (c *checker) problem(path, text string) {
 
 // yaml notes what the decoder found. Its texts begin with the line.
 func (c *checker) yaml(err error) {
+	c.garbled = true
 	if types, ok := errors.AsType[*yaml.TypeError](err); ok {
 		c.problems = append(c.problems, types.Errors...)
 		return
@@ -274,7 +287,6 @@ func (c *checker) validate(cfg *config) {
 			}
 		}
 	}
-	slices.Sort(c.problems) // maps have no order
 }
 
 // doors checks who can come in, and how.

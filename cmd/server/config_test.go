@@ -19,7 +19,7 @@ func TestConfigProblemsAreToldTogether(t *testing.T) {
 		{"empty", "", []string{"the file is empty; clouds are needed"}},
 		{"no cloud", "drain: 5s\n", []string{"clouds: at least one is needed"}},
 		{"not yaml", "a: [", []string{"line 1: did not find expected node content"}},
-		{"unknown keys", "drian: 5s\ngrpc: {adr: x}\nclouds: []\n", []string{"line 1: drian: unknown key", "line 2: grpc.adr: unknown key"}},
+		{"unknown keys", "drian: 5s\ngrpc: {adr: x}\nclouds: []\n", []string{"line 1: drian: unknown key", "line 2: grpc.adr: unknown key", "line 3: clouds: at least one is needed"}},
 		{"many at once", `
 grpc: {address: nowhere}
 drain: -1s
@@ -101,18 +101,6 @@ store:
   nats: {credentials: /does/not/exist, cert: /does/not/exist, replicas: 2, prefix: A.b, no: 1, password: canary}
 clouds: []
 `, []string{
-			"line 7: store.nats.no: unknown key",
-			"line 7: store.nats.password: must be {env: NAME}, {file: PATH} or {value: TEXT}",
-		}},
-		{"a cluster and a directory, without the unknown", `
-store:
-  data_dir: /tmp/somewhere
-  sync: sometimes
-  lease: 10ms
-  nats_url: "nats://user:canary@host:4222, http://host"
-  nats: {credentials: /does/not/exist, cert: /does/not/exist, replicas: 2, prefix: A.b}
-clouds: []
-`, []string{
 			"line 3: store.data_dir: does not go with store.nats_url: the NATS cluster keeps everything",
 			"line 4: store.sync: does not go with store.nats_url: the NATS cluster keeps everything",
 			"line 4: store.sync: must be a positive duration such as 10s, or always",
@@ -121,6 +109,8 @@ clouds: []
 			"line 6: store.nats_url: must hold no user and no password: they go into store.nats.user and store.nats.password",
 			"line 7: store.nats.cert: the file cannot be read",
 			"line 7: store.nats.credentials: the file cannot be read",
+			"line 7: store.nats.no: unknown key",
+			"line 7: store.nats.password: must be {env: NAME}, {file: PATH} or {value: TEXT}",
 			"line 7: store.nats.prefix: must begin with a lower-case letter and hold only a-z, 0-9 and -",
 			"line 7: store.nats.replicas: must be 1, 3 or 5",
 			"line 7: store.nats: cert and key belong together",
@@ -143,8 +133,8 @@ clouds:
     coreshub: {}
 `, []string{
 			"line 4: clouds[0].kind: must be one of coreshub, scnet",
-			"line 7: clouds[1].coreshub: does not belong to kind scnet",
 			"line 5: clouds[1].scnet: is needed",
+			"line 7: clouds[1].coreshub: does not belong to kind scnet",
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
