@@ -21,12 +21,7 @@ func TestDeployedNATS(t *testing.T) {
 		"nats.conf":       string(config),
 		"auth/users.conf": `authorization { user: notebookd, password: "12e4" }`,
 		"auth/routes.conf": `authorization { user: route, password: "56e7" }
-routes: [
-  "nats://route:56e7@notebookd-nats-0.notebookd-nats-headless:6222"
-  "nats://route:56e7@notebookd-nats-1.notebookd-nats-headless:6222"
-  "nats://route:56e7@notebookd-nats-2.notebookd-nats-headless:6222"
-]
-`,
+routes: [ "nats://route:56e7@notebookd-nats-0.notebookd-nats-headless:6222", "nats://route:56e7@notebookd-nats-1.notebookd-nats-headless:6222", "nats://route:56e7@notebookd-nats-2.notebookd-nats-headless:6222" ]`,
 	} {
 		file := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
