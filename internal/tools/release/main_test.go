@@ -146,3 +146,16 @@ func TestEnvironment(t *testing.T) {
 		t.Error("what is built depends on the environment")
 	}
 }
+
+func TestToolchain(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, "go.mod", "module x\n\ngo 1.26.0\n\ntoolchain go1.26.10\n", 0o600, time.Now())
+	if got, err := toolchain(t.Context()); err != nil || got != "go1.26.10" {
+		t.Errorf("%q, %v", got, err)
+	}
+	// What is built with would be whatever is installed.
+	write(t, "go.mod", "module x\n\ngo 1.26.0\n", 0o600, time.Now())
+	if got, err := toolchain(t.Context()); err == nil {
+		t.Errorf("no toolchain: %q", got)
+	}
+}
