@@ -128,7 +128,7 @@ check-release: ## Build a release twice, in different places, and compare.
 .PHONY: licenses
 licenses: ## Check the licences of everything that is in the programs, and list them.
 	$(GO) tool -modfile=tools/release/go.mod go-licenses check --ignore github.com/notebookd/notebookd \
-		--disallowed_types forbidden,restricted,unknown ./cmd/server ./cmd/cloudsim 2>/dev/null
+		--disallowed_types forbidden,restricted,unknown ./cmd/server ./cmd/cloudsim
 	$(GO) tool -modfile=tools/release/go.mod go-licenses report --ignore github.com/notebookd/notebookd \
 		./cmd/server ./cmd/cloudsim 2>/dev/null
 
