@@ -1,5 +1,5 @@
 # Everything here needs Go and make, and nothing else: the other tools are Go
-# modules pinned in go.mod, tools/go.mod and tools/lint/go.mod.
+# modules pinned in go.mod and in the go.mod files below tools/.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -11,10 +11,11 @@ BIN := bin
 BUF := $(GO) tool -modfile=tools/go.mod buf
 BENCHSTAT := $(GO) tool -modfile=tools/go.mod benchstat
 LINT := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
+DIST := dist
 
 .PHONY: help
 help: ## List the targets.
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build the server and the simulated clouds into bin/.
@@ -98,7 +99,43 @@ check: third-party ## Check format, vet, lint, the contract, and that generated 
 	@./internal/tools/check-breaking.sh
 	@echo "== generated code"
 	@./internal/tools/check-generated.sh
+	@echo "== deploy"
+	@$(MAKE) --no-print-directory check-deploy
+
+.PHONY: check-deploy
+check-deploy: ## Check what is in deploy/, the Dockerfile and the shell scripts.
+	cd tools/deploy && $(GO) mod tidy -diff
+	cd tools/deploy && $(GO) tool -modfile=../lint/go.mod golangci-lint run ./...
+	cd tools/deploy && $(GO) run . check ../..
+	cd tools/deploy && $(GO) test -count=1 ./... # what it reads is in another module, which no cache looks at
+
+.PHONY: check-image
+check-image: ## Run what is in the image as the image is run, without an engine (Linux, root).
+	./internal/tools/check-image.sh
+
+.PHONY: rules
+rules: ## Make the PrometheusRule of deploy/monitoring/alerts.yaml.
+	cd tools/deploy && $(GO) run . rules ../..
+
+.PHONY: release
+release: ## Build tarballs, SBOMs and sums of VERSION (v1.2.3) into dist/.
+	$(GO) run ./internal/tools/release -version '$(VERSION)' -out $(DIST)
+
+.PHONY: check-release
+check-release: ## Build a release twice, in different places, and compare.
+	./internal/tools/check-release.sh
+
+.PHONY: licenses
+licenses: ## Check the licences of everything that is in the programs, and list them.
+	$(GO) tool -modfile=tools/release/go.mod go-licenses check --ignore github.com/notebookd/notebookd \
+		--disallowed_types forbidden,restricted,unknown ./cmd/server ./cmd/cloudsim
+	$(GO) tool -modfile=tools/release/go.mod go-licenses report --ignore github.com/notebookd/notebookd \
+		./cmd/server ./cmd/cloudsim 2>/dev/null
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities in what the programs call.
+	./internal/tools/vuln.sh
 
 .PHONY: clean
 clean: ## Remove what was built.
-	rm -rf $(BIN) third_party
+	rm -rf $(BIN) $(DIST) third_party

@@ -2,6 +2,9 @@ module github.com/notebookd/notebookd
 
 go 1.26.0
 
+// What a release is built with, and the least that has no known vulnerability.
+toolchain go1.26.10
+
 require (
 	buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go v1.36.12-20260825204119-511051f7f437.1
 	buf.build/go/protovalidate v1.4.0
