@@ -54,10 +54,8 @@ func healthTarget(file string, live bool) (*url.URL, error) {
 		return nil, err
 	}
 	door := struct {
-		HTTP listenConfig `yaml:"http"`
-		TLS  struct {
-			Cert string `yaml:"cert"`
-		} `yaml:"tls"`
+		HTTP httpConfig `yaml:"http"`
+		TLS  *tlsConfig `yaml:"tls"`
 	}{}
 	if file != "" {
 		data, err := os.ReadFile(file)
@@ -80,7 +78,7 @@ func healthTarget(file string, live bool) (*url.URL, error) {
 		host = "::1"
 	}
 	target := &url.URL{Scheme: "http", Host: net.JoinHostPort(host, port), Path: "/readyz"}
-	if door.TLS.Cert != "" {
+	if door.TLS != nil {
 		target.Scheme = "https"
 	}
 	if live {

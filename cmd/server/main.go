@@ -29,6 +29,8 @@ func commandNamed(name string) command {
 	switch name {
 	case "healthcheck":
 		return healthcheck
+	case "token":
+		return newToken
 	default:
 		return nil
 	}
@@ -37,6 +39,7 @@ func commandNamed(name string) command {
 const usage = `usage:
   server [flags]               serve
   server healthcheck [flags]   ask the server that runs whether it is ready
+  server token [flags]         make a static token, and its entry for auth.tokens_file
 
 flags:
 `
