@@ -20,6 +20,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/replica"
@@ -70,6 +71,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Metrics is where the inventory registers its metrics. Default: nowhere.
 	Metrics prometheus.Registerer
+	// Tracer is who makes the spans of polls. Default: none are made.
+	Tracer trace.TracerProvider
 }
 
 // Inventory polls clouds and keeps what they say. It is safe for concurrent
@@ -80,6 +83,7 @@ type Inventory struct {
 	logger     *slog.Logger
 	sources    map[string]Source
 	metrics    *metrics
+	tracer     trace.Tracer
 	demand     demand
 
 	mu      sync.Mutex         // guards pollers
@@ -119,8 +123,9 @@ func New(cfg Config) *Inventory {
 	}
 	inv := &Inventory{
 		store: newStore(cfg.Tombstones, cfg.Logger), tombstones: cfg.Tombstones, logger: cfg.Logger,
-		sources: map[string]Source{}, pollers: map[string]*poller{}, metrics: newMetrics(cfg.Metrics),
+		sources: map[string]Source{}, pollers: map[string]*poller{}, tracer: tracerOf(cfg.Tracer),
 	}
+	inv.metrics = newMetrics(cfg.Metrics, inv)
 	inv.demand.arrived, inv.demand.arrivedHere = make(chan struct{}), make(chan struct{})
 	inv.loaded = make(chan struct{})
 	for _, source := range cfg.Sources {
@@ -230,13 +235,10 @@ func (inv *Inventory) Run(ctx context.Context, m *replica.Member) error {
 // pollCloud is the work of the replica that has a cloud.
 func (inv *Inventory) pollCloud(ctx context.Context, st *storage.Storage, status jetstream.KeyValue, source Source, term replica.Term) {
 	var wg sync.WaitGroup
+	inv.store.hold(source.Name, true)
+	defer inv.store.hold(source.Name, false)
 	if status != nil {
 		reporter := &reporter{inv: inv, bucket: status, cloud: source.Name, term: term}
-		inv.store.hold(source.Name, true)
-		defer func() {
-			inv.store.hold(source.Name, false)
-			inv.metrics.forget(source.Name)
-		}()
 		wg.Go(func() { reporter.run(ctx) })
 		wg.Go(func() { inv.respond(ctx, st, source, reporter) })
 	}
@@ -466,7 +468,7 @@ func (inv *Inventory) discover(ctx context.Context, source Source, term replica.
 		}
 	}()
 	for {
-		locations, err := source.Provider.Locations(ctx)
+		locations, err := inv.locations(ctx, source)
 		if ctx.Err() != nil {
 			return
 		}
