@@ -55,9 +55,10 @@ type batch struct {
 	flipped map[string]bool
 	// at is what has been sent with this batch. It moves on for as long as the batch
 	// is the last and nothing happens in the scope.
-	at   atomic.Pointer[position]
-	next *batch        // set before set is closed
-	set  chan struct{} // closed by the feed, once
+	at    atomic.Pointer[position]
+	shown time.Time     // when the snapshot was, or the change of an image
+	next  *batch        // set before set is closed
+	set   chan struct{} // closed by the feed, once
 }
 
 // position is a point in the history of a scope. It is immutable.
@@ -111,7 +112,7 @@ func (f *feed) run() {
 		case <-draining:
 			draining = nil
 			f.mu.Lock()
-			b := &batch{closing: true}
+			b := &batch{closing: true, shown: time.Now()}
 			f.appendLocked(b, nil, f.last.at.Load())
 			f.mu.Unlock()
 		case <-f.ended:
@@ -134,16 +135,19 @@ func (f *feed) advanceLocked() {
 	if f.last != nil && snapshot == f.snapshot && view == f.view {
 		return
 	}
-	before := f.snapshot
+	before, shown := f.snapshot, time.Now()
+	if snapshot != f.snapshot {
+		shown = snapshot.Published()
+	}
 	f.snapshot, f.view = snapshot, view
 	f.service.show(snapshot)
 	if before == nil || before.Resets() != snapshot.Resets() {
 		f.matched = f.scope.matches(snapshot)
-		f.appendLocked(&batch{restart: before != nil}, nil, f.scope.position(snapshot, view, nil))
+		f.appendLocked(&batch{restart: before != nil, shown: shown}, nil, f.scope.position(snapshot, view, nil))
 		return
 	}
 	from := f.last.at.Load()
-	b := &batch{}
+	b := &batch{shown: shown}
 	var frames []*Frame
 	keep := func(frame *Frame) error {
 		frames = append(frames, frame)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -31,6 +32,8 @@ type Config struct {
 	Caller func(context.Context) string
 	// Logger gets what callers are not told. Default: none.
 	Logger *slog.Logger
+	// Metrics is where the service registers its metrics. Default: nowhere.
+	Metrics prometheus.Registerer
 }
 
 // Service implements NotebookService, CloudService and ImageChangeService. It
@@ -43,6 +46,7 @@ type Service struct {
 	inventory *inventory.Inventory
 	changer   *imagechange.Changer
 	log       *slog.Logger
+	metrics   *metrics
 	pins      pins
 
 	caller      func(context.Context) string
@@ -71,7 +75,7 @@ func New(cfg Config) *Service {
 	}
 	return &Service{
 		caller: cfg.Caller, watchLimits: cfg.Watch.withDefaults(),
-		inventory: cfg.Inventory, changer: cfg.Changer, log: cfg.Logger,
+		inventory: cfg.Inventory, changer: cfg.Changer, log: cfg.Logger, metrics: newMetrics(cfg.Metrics),
 		draining: make(chan struct{}), keep: maxKept,
 	}
 }
