@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/notebookd/notebookd/internal/storage"
+	"github.com/notebookd/notebookd/internal/telemetry"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
@@ -31,6 +32,8 @@ type config struct {
 	Drain  time.Duration `yaml:"drain"` // time for open calls to end; default 10 s
 	Watch  watchConfig   `yaml:"watch"`
 	Clouds []cloudConfig `yaml:"clouds"`
+
+	Tracing telemetry.Config `yaml:"tracing"`
 }
 
 type listenConfig struct {
@@ -361,6 +364,7 @@ func (c *checker) validate(cfg *config) {
 	}
 	c.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	c.oneOf("log.format", cfg.Log.Format, "text", "json")
+	c.tracing(cfg.Tracing)
 	if len(cfg.Clouds) == 0 {
 		c.problem("clouds", "at least one is needed")
 	}

@@ -64,6 +64,7 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn, here local) (http.Ha
 			return resp, nil
 		}),
 		runtime.WithWriteContentLength(),
+		runtime.WithMetadata(traceMetadata),
 		runtime.WithErrorHandler(writeError),
 		runtime.WithRoutingErrorHandler(writeRoutingError),
 		// The request's own headers are nobody's business behind the gateway.

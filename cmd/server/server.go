@@ -38,6 +38,7 @@ import (
 	"github.com/notebookd/notebookd/internal/replica"
 	"github.com/notebookd/notebookd/internal/service"
 	"github.com/notebookd/notebookd/internal/storage"
+	"github.com/notebookd/notebookd/internal/telemetry"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
@@ -47,6 +48,7 @@ type server struct {
 	cfg       *config
 	log       *slog.Logger
 	registry  *prometheus.Registry
+	tracing   *telemetry.Tracing
 	storage   *storage.Storage
 	replicas  *replica.Group
 	sources   []inventory.Source
@@ -95,9 +97,9 @@ func newLogger(cfg logConfig, w io.Writer) *slog.Logger {
 	_ = level.UnmarshalText([]byte(cfg.Level)) // checked with the configuration
 	options := &slog.HandlerOptions{Level: level}
 	if cfg.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.New(telemetry.LogHandler(slog.NewJSONHandler(w, options)))
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.New(telemetry.LogHandler(slog.NewTextHandler(w, options)))
 }
 
 // newServer builds everything and starts nothing but the storage.
@@ -109,6 +111,9 @@ func newServer(ctx context.Context, cfg *config, log *slog.Logger) (_ *server, e
 		}
 	}()
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := s.observe(ctx); err != nil {
+		return nil, err
+	}
 	s.sources, err = sources(cfg, upstream.NewMetrics(s.registry), log)
 	if err != nil {
 		return nil, err
@@ -116,15 +121,18 @@ func newServer(ctx context.Context, cfg *config, log *slog.Logger) (_ *server, e
 	if s.storage, err = storage.Open(cfg.Store.storage(log)); err != nil {
 		return nil, err
 	}
+	s.registry.MustRegister(s.storage)
 	names := make([]string, 0, len(s.sources))
 	for _, source := range s.sources {
 		names = append(names, source.Name)
 	}
 	s.replicas = replica.New(replica.Config{Storage: s.storage, Lease: cfg.Store.Lease, Work: names, Logger: log, Metrics: s.registry})
-	s.inventory = inventory.New(inventory.Config{Sources: s.sources, Tombstones: cfg.Store.Tombstones, Logger: log, Metrics: s.registry})
+	s.inventory = inventory.New(inventory.Config{Sources: s.sources, Tombstones: cfg.Store.Tombstones, Logger: log, Metrics: s.registry, Tracer: s.tracing.Provider()})
 	s.changer = imagechange.New(s.inventory, log)
+	s.changer.Observe(s.registry, s.tracing.Provider())
 	s.service = service.New(service.Config{
 		Inventory: s.inventory, Changer: s.changer, Logger: log, Watch: service.WatchLimits(cfg.Watch), Caller: caller,
+		Metrics: s.registry,
 	})
 	if err := s.buildGRPC(); err != nil {
 		return nil, err
@@ -138,7 +146,7 @@ func (s *server) buildGRPC() error {
 		return fmt.Errorf("rules of the contract: %w", err)
 	}
 	calls := &calls{log: s.log}
-	s.interceptor = chain(interceptors(calls, validator, s.log))
+	s.interceptor = chain(append([]interceptor{s.traceCalls()}, interceptors(calls, validator, s.log)...))
 	options := []grpc.ServerOption{
 		grpc.UnaryInterceptor(s.interceptor.unary),
 		grpc.StreamInterceptor(s.interceptor.stream),
@@ -380,4 +388,5 @@ func (s *server) close() {
 	if s.storage != nil {
 		s.storage.Close()
 	}
+	s.stopTracing()
 }
