@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/notebookd/notebookd/internal/upstream"
@@ -45,7 +46,8 @@ func (c Config) Validate() error {
 		}
 		return errors.Join(problems...)
 	}
-	if host, port, err := net.SplitHostPort(c.Endpoint); err != nil || host == "" || port == "" {
+	host, port, err := net.SplitHostPort(c.Endpoint)
+	if _, notNumber := strconv.ParseUint(port, 10, 16); err != nil || host == "" || notNumber != nil {
 		problem("endpoint", "must be host:port")
 	}
 	if c.Protocol != "" && c.Protocol != "grpc" && c.Protocol != "http" {

@@ -282,6 +282,7 @@ func TestValidate(t *testing.T) {
 		"on":             {cfg: Config{Endpoint: "collector:4317", Protocol: "grpc", SampleRatio: ratio(0)}},
 		"no endpoint":    {cfg: Config{Protocol: "http"}, want: "endpoint: is needed"},
 		"a URL":          {cfg: Config{Endpoint: "http://collector:4317/v1/traces"}, want: "endpoint: must be host:port"},
+		"a short URL":    {cfg: Config{Endpoint: "http://collector"}, want: "endpoint: must be host:port"},
 		"no port":        {cfg: Config{Endpoint: "collector"}, want: "endpoint: must be host:port"},
 		"protocol":       {cfg: Config{Endpoint: "c:1", Protocol: "zipkin"}, want: "protocol: must be one of grpc, http"},
 		"ratio":          {cfg: Config{Endpoint: "c:1", SampleRatio: ratio(1.5)}, want: "sample_ratio: must be from 0 to 1"},
