@@ -22,7 +22,6 @@ import (
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/telemetry"
-	"github.com/notebookd/notebookd/internal/upstream"
 	"github.com/notebookd/notebookd/internal/upstream/cloudsim"
 )
 
@@ -98,12 +97,8 @@ func live(t *testing.T) scraped {
 	}
 	fleet.SCNet.Break(cloudsim.Fault{Mode: cloudsim.ModeStatus})
 	p.until(t, "the breaker of scnet opens", func() bool {
-		for _, l := range p.server.inventory.Snapshot().Locations() {
-			if l.Cloud == "scnet" && slices.ContainsFunc(l.Breakers(), func(b upstream.BreakerStatus) bool { return b.State == upstream.BreakerOpen }) {
-				return true
-			}
-		}
-		return false
+		_, body := p.get(t, "/metrics")
+		return strings.Contains(body, `notebookd_breaker_state{class="read",cloud="scnet",location="11250"} 2`)
 	})
 
 	_, body := p.get(t, "/metrics")

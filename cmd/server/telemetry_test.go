@@ -368,3 +368,31 @@ func TestMetricValues(t *testing.T) {
 		t.Error("a cloud without a quota has a budget")
 	}
 }
+
+// TestOutcomeUnknownIsTold: a change whose answer is lost is under way, as one of
+// which nobody knows what became, until the cloud can be read again.
+func TestOutcomeUnknownIsTold(t *testing.T) {
+	t.Parallel()
+	p, fleet := startQuick(t, cloudsim.Config{Seed: 1, Notebooks: 3})
+	unknown := func() bool {
+		_, body := p.get(t, "/metrics")
+		return strings.Contains(body, `notebookd_image_changes_under_way{cloud="core",phase="outcome_unknown"} 1`)
+	}
+	if unknown() {
+		t.Fatal("told before it is so")
+	}
+	fleet.CoresHub.Break(cloudsim.Fault{Op: "change_image", Mode: cloudsim.ModeReset, Effect: true})
+	fleet.CoresHub.Break(cloudsim.Fault{Op: "list", Mode: cloudsim.ModeHang})
+	_, err := p.ChangeImage(t.Context(), &notebookv1.ChangeImageRequest{
+		Name: coreNotebook, Image: "registry.example.com/team/lost:1", ImageType: "custom", Wait: durationpb.New(time.Second),
+	})
+	if reasonOf(err) != "OUTCOME_UNKNOWN" {
+		t.Fatal(err)
+	}
+	p.until(t, "it is told that the outcome is unknown", unknown)
+	fleet.CoresHub.Heal()
+	p.until(t, "it is told that the change succeeded", func() bool {
+		_, body := p.get(t, "/metrics")
+		return !unknown() && strings.Contains(body, `notebookd_image_changes_total{cloud="core",outcome="succeeded",reason=""} 1`)
+	})
+}

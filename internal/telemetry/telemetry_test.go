@@ -347,7 +347,7 @@ func TestCalls(t *testing.T) {
 		}
 		return id.String()
 	}
-	call := func(c *Calls, kind string, ctx context.Context, end func() error) (trace string, err error) { //nolint:revive // kind is what it is about
+	call := func(c *Calls, kind string, ctx context.Context, end func() error) (trace string, err error) {
 		if kind == "unary" {
 			_, err = c.Unary(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/s.S/List"}, func(ctx context.Context, _ any) (any, error) {
 				trace = seen(ctx)
@@ -410,6 +410,10 @@ func TestCalls(t *testing.T) {
 		}()
 		if spans := exporter.GetSpans(); len(spans) != 1 || spans[0].Status.Code.String() != "Error" || spans[0].Parent.IsValid() {
 			t.Errorf("%s: panic: %+v", kind, spans)
+		}
+		exporter.Reset()
+		if _, err := c.Unary(incoming, nil, &grpc.UnaryServerInfo{FullMethod: "/grpc.health.v1.Health/Check"}, func(context.Context, any) (any, error) { return nil, nil }); err != nil || len(exporter.GetSpans()) > 0 {
+			t.Errorf("health: error %v, spans %v", err, exporter.GetSpans())
 		}
 		off, err := Start(t.Context(), Config{}, "v1", nil, nil)
 		if err != nil {
