@@ -22,6 +22,7 @@ import (
 type metrics struct {
 	polls *prometheus.CounterVec
 
+	found                                   *prometheus.Desc
 	rows, byState, success, state, interval *prometheus.Desc
 	limit, burst, remaining                 *prometheus.Desc
 	age, revision                           *prometheus.Desc
@@ -48,6 +49,8 @@ func newMetrics(reg prometheus.Registerer, inv *Inventory) *metrics {
 			Name: "notebookd_polls_total",
 			Help: "Polls of a location by outcome: ok, store, or the kind of the error. Replicas poll in turn: take the sum.",
 		}, []string{"cloud", "location", "outcome"}),
+		found: desc("notebookd_cloud_discovered",
+			"1 while a cloud says which locations it has, 0 while its login or discovery fails: then there may be no location to tell of."+byPoller, "cloud"),
 		rows: desc("notebookd_notebooks", "Notebooks known in a location."+byPoller, "cloud", "location"),
 		byState: desc("notebookd_notebooks_by_state",
 			"Notebooks known in a location by their state: unspecified, creating, starting, running, stopping, stopped or failed."+byPoller,
@@ -78,7 +81,7 @@ func (m *metrics) polled(l *Location, outcome string) {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.rows, m.byState, m.success, m.state, m.interval, m.limit, m.burst, m.remaining, m.age, m.revision} {
+	for _, d := range []*prometheus.Desc{m.found, m.rows, m.byState, m.success, m.state, m.interval, m.limit, m.burst, m.remaining, m.age, m.revision} {
 		ch <- d
 	}
 }
@@ -95,6 +98,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		if held[c.Name] = c.held; !c.held {
 			continue
 		}
+		discovered := 0.0
+		if c.Discovered && c.Failure == nil {
+			discovered = 1
+		}
+		gauge(m.found, discovered, c.Name)
 		if limit, remaining := c.Budget(); limit > 0 {
 			gauge(m.limit, float64(limit), c.Name)
 			gauge(m.remaining, float64(remaining), c.Name)

@@ -60,6 +60,9 @@ func TestMetricsAreOfThePresent(t *testing.T) {
 				t.Errorf("%s is %v, there %v, want %v", name, got, ok, value)
 			}
 		}
+		if got := series(t, registry)[`notebookd_cloud_discovered{cloud="core"}`]; got != 1 {
+			t.Errorf("discovered is %v", got)
+		}
 		want(`notebookd_notebooks{location="xb3"}`, 2)
 		want(`notebookd_notebooks_by_state{location="xb3",state="running"}`, 1)
 		want(`notebookd_notebooks_by_state{location="xb3",state="stopped"}`, 1)
@@ -111,6 +114,21 @@ func TestNeverReadGrowsOld(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		if got := series(t, registry)[`notebookd_data_age_seconds{cloud="core",location="xb3"}`]; got != 300 {
 			t.Errorf("age %v", got)
+		}
+	})
+}
+
+// TestCloudThatIsNotDiscoveredIsTold: a cloud of which no location is known is told
+// of all the same.
+func TestCloudThatIsNotDiscoveredIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := prometheus.NewRegistry()
+		cloud := &fakeCloud{discovery: &upstream.Error{Kind: upstream.KindTimeout}}
+		inv := observed(t, cloud, func(inv *Inventory) { inv.metrics = newMetrics(registry, inv) })
+		inv.store.hold("core", true)
+		synctest.Wait()
+		if got, ok := series(t, registry)[`notebookd_cloud_discovered{cloud="core"}`]; !ok || got != 0 {
+			t.Errorf("discovered is %v, there %v", got, ok)
 		}
 	})
 }

@@ -135,7 +135,7 @@ func newReporter(exporter sdktrace.SpanExporter, log *slog.Logger, metrics prome
 	r := &reporter{SpanExporter: exporter, log: log}
 	r.spans = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "notebookd_trace_spans_total",
-		Help: "Spans by what became of them: exported, or failed because the collector did not take them. Those that found no room are not counted.",
+		Help: "Spans by what became of them: exported, or failed because the collector did not take them. Those that found no room are not counted. Only with tracing on.",
 	}, []string{"outcome"})
 	r.spans.WithLabelValues("exported")
 	r.spans.WithLabelValues("failed")

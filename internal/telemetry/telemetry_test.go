@@ -152,7 +152,7 @@ func TestExport(t *testing.T) {
 func wantSpans(t *testing.T, registry *prometheus.Registry, exported, failed int) {
 	t.Helper()
 	want := fmt.Sprintf(`
-# HELP notebookd_trace_spans_total Spans by what became of them: exported, or failed because the collector did not take them. Those that found no room are not counted.
+# HELP notebookd_trace_spans_total Spans by what became of them: exported, or failed because the collector did not take them. Those that found no room are not counted. Only with tracing on.
 # TYPE notebookd_trace_spans_total counter
 notebookd_trace_spans_total{outcome="exported"} %d
 notebookd_trace_spans_total{outcome="failed"} %d
