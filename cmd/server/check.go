@@ -250,6 +250,7 @@ func (c *checker) validate(cfg *config) {
 	}
 	c.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	c.oneOf("log.format", cfg.Log.Format, "text", "json")
+	c.errors("tracing", cfg.Tracing.Validate())
 	if len(cfg.Clouds) == 0 {
 		c.problem("clouds", "at least one is needed")
 	}

@@ -46,6 +46,14 @@ func kindOf[C settings, P upstream.Provider](create func(C, *upstream.Client) (P
 // provider, which may have logged in, unless that has other settings. before is nil
 // when nothing was there. Closing the clients is the caller's.
 func makeSources(cfg, before *config, have []inventory.Source, metrics *upstream.Metrics, log *slog.Logger) (out []inventory.Source, configure []func(), err error) {
+	var made []*upstream.Client
+	defer func() {
+		if err != nil {
+			for _, client := range made {
+				client.Close()
+			}
+		}
+	}()
 	for _, cloud := range cfg.Clouds {
 		kind := kinds[cloud.Kind]
 		budget := kind.budget
@@ -64,6 +72,7 @@ func makeSources(cfg, before *config, have []inventory.Source, metrics *upstream
 			source.Client = upstream.NewClient(upstream.ClientConfig{
 				Cloud: cloud.Name, Timeout: cloud.Timeout, Breaker: breaker, Budget: budget, Logger: log, Metrics: metrics,
 			})
+			made = append(made, source.Client)
 		}
 		if source.Provider == nil {
 			if source.Provider, err = kind.provider(cloud.settings, source.Client); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/notebookd/notebookd/internal/access"
 	"github.com/notebookd/notebookd/internal/storage"
+	"github.com/notebookd/notebookd/internal/telemetry"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
@@ -29,6 +30,8 @@ type config struct {
 	Drain  time.Duration `yaml:"drain"`  // time for open calls to end; default 10s
 	Reload time.Duration `yaml:"reload"` // how often this file, and those that it names, are looked at; default 5s
 	Clouds []cloudConfig `yaml:"clouds"`
+
+	Tracing telemetry.Config `yaml:"tracing"` // where spans are sent; default nowhere
 
 	path  string   // of the file; empty without one
 	files []string // that secrets were read from

@@ -59,13 +59,11 @@ func newGateway(ctx context.Context, conn grpc.ClientConnInterface, here local, 
 			return resp, nil
 		}),
 		runtime.WithWriteContentLength(),
+		runtime.WithMetadata(traceMetadata),
 		runtime.WithErrorHandler(writeError),
 		runtime.WithRoutingErrorHandler(writeRoutingError),
-		// Authorization is passed on by the library, under its own name.
-		runtime.WithIncomingHeaderMatcher(func(key string) (string, bool) {
-			key = strings.ToLower(key)
-			return key, key == "traceparent" || key == "tracestate"
-		}),
+		// Authorization is passed on by the library all the same, under its own name.
+		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 	)
 	if err := errors.Join(

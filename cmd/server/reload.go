@@ -252,6 +252,7 @@ func fixedKeys(started, cfg *config) []string {
 		{"store", started.Store, cfg.Store},
 		{"log.format", started.Log.Format, cfg.Log.Format},
 		{"debug", started.Debug, cfg.Debug},
+		{"tracing", started.Tracing, cfg.Tracing},
 		{"drain", started.Drain, cfg.Drain},
 		{"reload", started.Reload, cfg.Reload},
 		{"limits.streams_per_connection", started.Limits.StreamsPerConnection, cfg.Limits.StreamsPerConnection},

@@ -36,6 +36,7 @@ import (
 	"github.com/notebookd/notebookd/internal/replica"
 	"github.com/notebookd/notebookd/internal/service"
 	"github.com/notebookd/notebookd/internal/storage"
+	"github.com/notebookd/notebookd/internal/telemetry"
 	"github.com/notebookd/notebookd/internal/upstream"
 )
 
@@ -47,6 +48,7 @@ type server struct {
 	log       *slog.Logger
 	level     *slog.LevelVar // of log; nil when it stays as it is
 	registry  *prometheus.Registry
+	tracing   *telemetry.Tracing
 	storage   *storage.Storage
 	replicas  *replica.Group
 	inventory *inventory.Inventory
@@ -106,9 +108,9 @@ func newLogger(cfg logConfig, w io.Writer) (*slog.Logger, *slog.LevelVar) {
 	level.Set(levelNamed(cfg.Level))
 	options := &slog.HandlerOptions{Level: level}
 	if cfg.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options)), level
+		return slog.New(telemetry.LogHandler(slog.NewJSONHandler(w, options))), level
 	}
-	return slog.New(slog.NewTextHandler(w, options)), level
+	return slog.New(telemetry.LogHandler(slog.NewTextHandler(w, options))), level
 }
 
 // newServer builds everything and starts nothing but the storage.
@@ -120,6 +122,9 @@ func newServer(ctx context.Context, cfg *config, log *slog.Logger) (_ *server, e
 		}
 	}()
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := s.observe(ctx); err != nil {
+		return nil, err
+	}
 	s.cloudMetrics, s.reloads, s.guard = upstream.NewMetrics(s.registry), newReloads(s.registry), newGuard(s.registry, log)
 	if err := s.buildDoors(); err != nil {
 		return nil, err
@@ -127,11 +132,14 @@ func newServer(ctx context.Context, cfg *config, log *slog.Logger) (_ *server, e
 	if s.storage, err = storage.Open(cfg.Store.storage(log)); err != nil {
 		return nil, err
 	}
+	s.registry.MustRegister(s.storage)
 	s.replicas = replica.New(replica.Config{Storage: s.storage, Lease: cfg.Store.Lease, Work: sourceNames(s.sources), Logger: log, Metrics: s.registry})
-	s.inventory = inventory.New(inventory.Config{Sources: s.sources, Tombstones: cfg.Store.Tombstones, Logger: log, Metrics: s.registry})
+	s.inventory = inventory.New(inventory.Config{Sources: s.sources, Tombstones: cfg.Store.Tombstones, Logger: log, Metrics: s.registry, Tracer: s.tracing.Provider()})
 	s.changer = imagechange.New(s.inventory, log)
+	s.changer.Observe(s.registry, s.tracing.Provider())
 	s.service = service.New(service.Config{
 		Inventory: s.inventory, Changer: s.changer, Logger: log, Watch: service.WatchLimits(cfg.Watch), Caller: callerOf,
+		Metrics: s.registry,
 	})
 	if err := s.buildGRPC(); err != nil {
 		return nil, err
@@ -171,7 +179,7 @@ func (s *server) buildGRPC() error {
 		return fmt.Errorf("rules of the contract: %w", err)
 	}
 	calls := &calls{log: s.log}
-	s.interceptor = chain(interceptors(calls, s.guard, validator, s.log))
+	s.interceptor = chain(append([]interceptor{s.traceCalls()}, interceptors(calls, s.guard, validator, s.log)...))
 	limits := s.guard.rules.Load().limits
 	options := []grpc.ServerOption{
 		grpc.UnaryInterceptor(s.interceptor.unary),
@@ -449,4 +457,5 @@ func (s *server) close() {
 	if s.storage != nil {
 		s.storage.Close()
 	}
+	s.stopTracing()
 }

@@ -81,6 +81,7 @@ type stored struct {
 	Refused    bool          `json:",omitempty"` // the cloud refused; Kind says how
 	Lost       bool          `json:",omitempty"` // the answer to the one call was lost
 	SentAt     time.Time     `json:",omitzero"`
+	Trace      string        `json:",omitempty"` // W3C traceparent of the call that asked for it
 
 	// Of a change that makes another notebook.
 	Ran     bool                  `json:",omitempty"` // the old one was running

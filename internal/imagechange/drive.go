@@ -40,7 +40,7 @@ const (
 type driver struct {
 	c          *Changer
 	s          *session
-	ctx        context.Context //nolint:containedctx // that of the session
+	ctx        context.Context //nolint:containedctx // that of the session, in the span of the step
 	source     inventory.Source
 	location   string
 	id         string // of the notebook
@@ -49,6 +49,8 @@ type driver struct {
 	log        *slog.Logger
 
 	r *record // as last stored
+
+	traced traced
 }
 
 // drive lets a change be done.
@@ -62,7 +64,7 @@ func (c *Changer) drive(s *session, r *record, credential *upstream.RegistryCred
 	c.driving[id] = true
 	parts := strings.Split(r.change.GetNotebook(), "/")
 	d := &driver{
-		c: c, s: s, ctx: s.ctx, location: parts[3], id: parts[5], credential: credential, resumed: resumed, r: r,
+		c: c, s: s, ctx: s.ctx, location: parts[3], id: parts[5], credential: credential, resumed: resumed, r: r, traced: traced{tracer: c.tracer},
 		log: c.log.With("change", r.change.GetName(), "cloud", parts[1], "location", parts[3], "notebook", parts[5]),
 	}
 	s.drivers.Go(func() {
@@ -81,6 +83,8 @@ func (c *Changer) drive(s *session, r *record, credential *upstream.RegistryCred
 			d.log.Warn("image change waits: its cloud is not configured any more")
 			return
 		}
+		d.ctx = d.traced.begin(d.ctx, r, resumed)
+		defer func() { d.traced.end(d.r) }()
 		if r.Spec.Image.URI != "" {
 			d.recreate()
 		} else {
@@ -100,11 +104,11 @@ func (d *driver) store(f func(*record)) bool {
 		})
 		saved, err := d.c.book.save(d.ctx, d.s.bucket, next)
 		if err == nil {
-			d.r = saved
+			d.went(saved)
 			return true
 		}
 		if stored, ok := d.c.book.landed(d.ctx, d.s.bucket, next); ok {
-			d.r = stored // the write went well, and only its answer was lost
+			d.went(stored) // the write went well, and only its answer was lost
 			return true
 		}
 		var conflict *jetstream.APIError
@@ -126,6 +130,12 @@ func (d *driver) store(f func(*record)) bool {
 			return false
 		}
 	}
+}
+
+// went takes over a record that is stored.
+func (d *driver) went(r *record) {
+	d.r = r
+	d.ctx = d.traced.enter(r)
 }
 
 // pause waits. It reports false when the process ends.
@@ -152,12 +162,13 @@ func (d *driver) settle(phase notebookv1.ImageChange_Phase, f func(*record)) {
 	if !ok {
 		return
 	}
+	d.c.metrics.settled(d.r.change)
 	d.c.book.release(context.WithoutCancel(d.ctx), d.s.bucket, lockOf(d.r.change.GetNotebook()), d.r.id())
 	level := slog.LevelInfo
 	if phase != notebookv1.ImageChange_PHASE_SUCCEEDED {
 		level = slog.LevelWarn
 	}
-	d.log.Log(d.ctx, level, "image change settled", "phase", strings.ToLower(strings.TrimPrefix(phase.String(), "PHASE_")),
+	d.log.Log(d.ctx, level, "image change settled", "phase", phaseWord(phase),
 		"to", d.r.change.GetToImage(), "why", d.r.change.GetFailure().GetMessage())
 }
 

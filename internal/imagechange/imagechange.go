@@ -26,6 +26,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
@@ -122,6 +123,8 @@ type Changer struct {
 	inventory *inventory.Inventory
 	log       *slog.Logger
 	book      *book
+	metrics   *metrics     // see Observe
+	tracer    trace.Tracer // never nil
 
 	// pace is the pause between two reads of a cloud while a notebook is being
 	// stopped, made or released.
@@ -153,9 +156,11 @@ func New(inv *inventory.Inventory, logger *slog.Logger) *Changer {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &Changer{
+	c := &Changer{
 		inventory: inv, log: logger, book: newBook(logger), pace: 2 * time.Second, running: make(chan struct{}), driving: map[string]bool{},
 	}
+	c.Observe(nil, nil)
+	return c
 }
 
 // takeUpEvery is how often it is looked for changes that nobody drives.
@@ -309,7 +314,10 @@ func (c *Changer) Change(ctx context.Context, req Request) (*notebookv1.ImageCha
 	case req.ValidateOnly:
 		return in(p.change, notebookv1.ImageChange_PHASE_PLANNED), p.row.Notebook, nil
 	case p.unchanged && req.RequestID == "":
-		return in(p.change, notebookv1.ImageChange_PHASE_UNCHANGED), p.row.Notebook, nil
+		change := in(p.change, notebookv1.ImageChange_PHASE_UNCHANGED)
+		change.CreateTime = change.GetUpdateTime()
+		c.metrics.settled(change)
+		return change, p.row.Notebook, nil
 	}
 	if open := unacknowledged(p.change.GetWarnings(), req.Acknowledge); len(open) > 0 && !p.unchanged {
 		return nil, nil, &WarningsError{Warnings: open}
@@ -388,7 +396,7 @@ func (c *Changer) begin(ctx context.Context, s *session, req Request, p *plan) (
 	change.Phase = notebookv1.ImageChange_PHASE_PENDING
 	change.Acknowledged = slices.Compact(slices.Sorted(slices.Values(req.Acknowledge)))
 	r := &record{change: change, stored: stored{
-		Digest: req.digest(), Driver: s.member.ID(), Step: stepClaiming, Credential: req.Credential != nil, Spec: p.spec, OldName: p.row.Notebook.GetDisplayName(),
+		Digest: req.digest(), Trace: upstream.Traceparent(ctx), Driver: s.member.ID(), Step: stepClaiming, Credential: req.Credential != nil, Spec: p.spec, OldName: p.row.Notebook.GetDisplayName(),
 		Ran: p.row.Notebook.GetState() != notebookv1.Notebook_STATE_STOPPED && p.row.Notebook.GetState() != notebookv1.Notebook_STATE_FAILED,
 	}}
 	if p.unchanged {
@@ -408,6 +416,7 @@ func (c *Changer) begin(ctx context.Context, s *session, req Request, p *plan) (
 		}
 	}
 	if p.unchanged {
+		c.metrics.settled(r.change)
 		return r, nil
 	}
 	other, err := c.book.claim(ctx, s.bucket, lockOf(req.Notebook), r.id(), s.underWay(c.book))
@@ -434,6 +443,9 @@ func (c *Changer) begin(ctx context.Context, s *session, req Request, p *plan) (
 		c.book.forget(context.WithoutCancel(ctx), s.bucket, r)
 	}
 	if err != nil || held.settled() {
+		if err == nil {
+			c.metrics.settled(held.change)
+		}
 		c.book.release(context.WithoutCancel(ctx), s.bucket, lockOf(req.Notebook), r.id())
 		return held, err
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/replica"
@@ -70,6 +71,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Metrics is where the inventory registers its metrics. Default: nowhere.
 	Metrics prometheus.Registerer
+	// Tracer is who makes the spans of polls. Default: none are made.
+	Tracer trace.TracerProvider
 }
 
 // Inventory polls clouds and keeps what they say. It is safe for concurrent
@@ -79,6 +82,7 @@ type Inventory struct {
 	tombstones time.Duration
 	logger     *slog.Logger
 	metrics    *metrics
+	tracer     trace.Tracer
 	demand     demand
 
 	setting sync.Mutex // held by SetSources
@@ -124,8 +128,9 @@ func New(cfg Config) *Inventory {
 	}
 	inv := &Inventory{
 		store: newStore(cfg.Tombstones, cfg.Logger), tombstones: cfg.Tombstones, logger: cfg.Logger,
-		accounts: map[string]*account{}, pollers: map[string]*poller{}, metrics: newMetrics(cfg.Metrics),
+		accounts: map[string]*account{}, pollers: map[string]*poller{}, tracer: tracerOf(cfg.Tracer),
 	}
+	inv.metrics = newMetrics(cfg.Metrics, inv)
 	inv.demand.arrived, inv.demand.arrivedHere = make(chan struct{}), make(chan struct{})
 	inv.loaded = make(chan struct{})
 	inv.SetSources(cfg.Sources)
@@ -223,13 +228,10 @@ func (inv *Inventory) Run(ctx context.Context, m *replica.Member) error {
 // pollCloud is the work of the replica that has a cloud.
 func (inv *Inventory) pollCloud(ctx context.Context, st *storage.Storage, status jetstream.KeyValue, a *account, term replica.Term) {
 	var wg sync.WaitGroup
+	inv.store.hold(a.name, true)
+	defer inv.store.hold(a.name, false)
 	if status != nil {
 		reporter := &reporter{inv: inv, bucket: status, cloud: a.name, term: term}
-		inv.store.hold(a.name, true)
-		defer func() {
-			inv.store.hold(a.name, false)
-			inv.metrics.forget(a.name)
-		}()
 		wg.Go(func() { reporter.run(ctx) })
 		wg.Go(func() { inv.respond(ctx, st, a.name, reporter) })
 	}
@@ -454,7 +456,7 @@ func (inv *Inventory) discover(ctx context.Context, a *account, term replica.Ter
 	}()
 	for {
 		source := *a.source.Load()
-		locations, err := source.Provider.Locations(ctx)
+		locations, err := inv.locations(ctx, source)
 		if ctx.Err() != nil {
 			return
 		}

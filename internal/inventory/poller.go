@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -66,12 +67,18 @@ type poller struct {
 	cost       uint64 // calls of the last poll that read the whole location
 	throttled  int    // polls in a row that were answered "too often"
 
-	mu      sync.Mutex   // guards waiters, changed and ended
-	waiters []chan error // each has room for its one answer
-	changed bool         // somebody asks because of a change
-	ended   bool         // nobody is answered any more
+	mu      sync.Mutex // guards waiters, changed and ended
+	waiters []waiter
+	changed bool // somebody asks because of a change
+	ended   bool // nobody is answered any more
 	// poke wakes run. It has room for one, since one poll serves all waiters.
 	poke chan struct{}
+}
+
+// waiter is somebody who asked for a poll.
+type waiter struct {
+	done chan error        // has room for its one answer
+	asks trace.SpanContext // what the poll was asked for in
 }
 
 func (inv *Inventory) newPoller(a *account, location string, term replica.Term) *poller {
@@ -105,7 +112,7 @@ func (p *poller) run(ctx context.Context) {
 		started := time.Now()
 		waiters := p.takeWaiters()
 		p.look()
-		err := p.poll(ctx)
+		err := p.traced(ctx, waiters)
 		if kind := upstream.KindOf(err); err != nil && (kind == upstream.KindThrottled || kind == upstream.KindBudget) {
 			p.throttled++
 		} else {
@@ -251,7 +258,7 @@ func (p *poller) refresh(ctx context.Context, changed bool) error {
 		p.mu.Unlock()
 		return errNotPolled
 	}
-	p.waiters = append(p.waiters, done)
+	p.waiters = append(p.waiters, waiter{done, trace.SpanContextFromContext(ctx)})
 	p.changed = p.changed || changed
 	p.mu.Unlock()
 	p.wake()
@@ -271,7 +278,7 @@ func (p *poller) takeChanged() bool {
 	return changed
 }
 
-func (p *poller) takeWaiters() []chan error {
+func (p *poller) takeWaiters() []waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	waiters := p.waiters
@@ -279,9 +286,9 @@ func (p *poller) takeWaiters() []chan error {
 	return waiters
 }
 
-func (p *poller) answer(waiters []chan error, err error) {
+func (p *poller) answer(waiters []waiter, err error) {
 	for _, w := range waiters {
-		w <- err
+		w.done <- err
 	}
 }
 
@@ -561,7 +568,7 @@ func (p *poller) succeeded(started time.Time, notebooks []upstream.Notebook) {
 		l.State, l.Failure, l.failures = notebookv1.Location_STATE_LIVE, nil, 0
 		l.LastAttempt, l.LastSuccess, l.Usage = started, started, usage(notebooks)
 	})
-	p.inv.metrics.polled(l, "ok", p.inv.store.Snapshot().Count(p.name))
+	p.inv.metrics.polled(l, "ok")
 }
 
 func (p *poller) failed(started time.Time, failure *Failure, err error) {
@@ -583,7 +590,7 @@ func (p *poller) failed(started time.Time, failure *Failure, err error) {
 				"kind", failure.word(), "code", failure.Code, "error", err)
 		}
 	})
-	p.inv.metrics.polled(l, failure.word(), p.inv.store.Snapshot().Count(p.name))
+	p.inv.metrics.polled(l, failure.word())
 }
 
 func (f *Failure) word() string {

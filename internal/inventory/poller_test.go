@@ -86,9 +86,14 @@ func testInventoryOf(t *testing.T, cloud upstream.Provider) (*Inventory, *memory
 	})
 }
 
-func testInventoryFrom(t *testing.T, source Source) (*Inventory, *memoryLog) {
+// testInventoryFrom is testInventoryOf with everything about the cloud given, and
+// lets a test at the inventory before it begins.
+func testInventoryFrom(t *testing.T, source Source, prepare ...func(*Inventory)) (*Inventory, *memoryLog) {
 	t.Helper()
 	inv := New(Config{Sources: []Source{source}})
+	for _, f := range prepare {
+		f(inv)
+	}
 	log := &memoryLog{store: inv.store}
 	inv.records = log
 	inv.loadOnce.Do(func() { close(inv.loaded) })

@@ -33,6 +33,7 @@ const (
 type pollRequest struct {
 	Changed bool // the caller has changed something
 	Within  time.Duration
+	Trace   string `json:",omitempty"` // W3C traceparent of what it is asked for in
 }
 
 // pollAnswer is what became of it.
@@ -49,7 +50,7 @@ var errAway = errors.New("inventory: the storage that the replicas share is not 
 
 // ask asks the replica that polls a location for a poll.
 func (inv *Inventory) ask(ctx context.Context, st *storage.Storage, cloud, location string, changed bool) error {
-	request := pollRequest{Changed: changed, Within: pollTimeout}
+	request := pollRequest{Changed: changed, Within: pollTimeout, Trace: upstream.Traceparent(ctx)}
 	if deadline, ok := ctx.Deadline(); ok {
 		request.Within = min(request.Within, time.Until(deadline))
 	}
@@ -158,7 +159,7 @@ func (inv *Inventory) answer(ctx context.Context, msg *nats.Msg, cloud string, r
 	if err != nil || json.Unmarshal(msg.Data, &request) != nil {
 		return // of another version; whoever asked hears nothing, and asks again
 	}
-	askCtx, cancel := context.WithTimeout(ctx, min(request.Within, pollTimeout))
+	askCtx, cancel := context.WithTimeout(upstream.WithTraceparent(ctx, request.Trace), min(request.Within, pollTimeout))
 	defer cancel()
 	var answer pollAnswer
 	p, err := inv.poller(LocationName(cloud, key.location))

@@ -171,7 +171,11 @@ func (s *Store) newTerms() {
 func (s *Store) hold(cloud string, held bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := *s.clouds[cloud]
+	old, configured := s.clouds[cloud]
+	if !configured {
+		return
+	}
+	next := *old
 	next.held = held
 	if held {
 		next.remaining = -1

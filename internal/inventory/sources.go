@@ -110,7 +110,6 @@ func (inv *Inventory) remove(a *account) {
 		<-done
 	}
 	inv.store.removeCloud(a.name)
-	inv.metrics.forget(a.name)
 }
 
 // run lets f be called with every account, and with those to come, on goroutines of

@@ -34,6 +34,7 @@ type Store struct {
 	names  *btree.BTreeG[*Row] // by name, tombstones included
 	revs   *btree.BTreeG[*Row] // by revision, tombstones included
 	counts map[string]int      // live rows by location
+	states map[string]stateCounts
 	// graves holds tombstones in the order of their revision, to be dropped
 	// from the front when their time has come. A row that came back leaves a
 	// stale entry behind, told by its revision.
@@ -54,6 +55,7 @@ type Snapshot struct {
 	names     *btree.BTreeG[*Row]
 	revs      *btree.BTreeG[*Row]
 	counts    map[string]int
+	states    map[string]stateCounts // live rows by location
 	revision  uint64
 	epoch     string
 	resets    uint64
@@ -62,6 +64,7 @@ type Snapshot struct {
 	// superseded is closed by the store, once, when a snapshot with other rows
 	// or with a location in another state exists.
 	superseded chan struct{}
+	published  time.Time // when the news was shown that it brought
 }
 
 func newStore(tombstones time.Duration, log *slog.Logger) *Store {
@@ -71,6 +74,7 @@ func newStore(tombstones time.Duration, log *slog.Logger) *Store {
 		names:      newTree(func(a, b *Row) bool { return a.Name < b.Name }),
 		revs:       newTree(func(a, b *Row) bool { return a.Revision < b.Revision }),
 		counts:     map[string]int{},
+		states:     map[string]stateCounts{},
 		locations:  map[string]*Location{},
 		clouds:     map[string]*Cloud{},
 	}
@@ -162,6 +166,7 @@ func (s *Store) begin(epoch string, missed bool) (after uint64) {
 		s.names.Clear()
 		s.revs.Clear()
 		clear(s.counts)
+		clear(s.states)
 		s.graves, s.revision = nil, 0
 		s.resets++
 		for name, l := range s.locations {
@@ -217,6 +222,7 @@ func (s *Store) setLocked(row *Row) {
 		s.revs.Delete(old)
 		if !old.Deleted {
 			s.counts[old.Location]--
+			s.states[old.Location] = s.states[old.Location].add(old, -1)
 		}
 	}
 	s.revs.Set(row)
@@ -224,6 +230,7 @@ func (s *Store) setLocked(row *Row) {
 		s.graves = append(s.graves, row)
 	} else {
 		s.counts[row.Location]++
+		s.states[row.Location] = s.states[row.Location].add(row, 1)
 	}
 }
 
@@ -257,12 +264,13 @@ func (s *Store) buryLocked(now time.Time) {
 // publishLocked makes what was applied the current snapshot. Watchers are woken
 // only when there is news for them.
 func (s *Store) publishLocked(news bool) {
-	s.buryLocked(time.Now())
+	now := time.Now()
+	s.buryLocked(now)
 	news = news || s.dirty
 	old := s.current.Load()
 	next := &Snapshot{
-		names: s.names.Copy(), revs: s.revs.Copy(), counts: maps.Clone(s.counts), revision: s.revision,
-		epoch: s.epoch, resets: s.resets, superseded: old.superseded,
+		names: s.names.Copy(), revs: s.revs.Copy(), counts: maps.Clone(s.counts), states: maps.Clone(s.states), revision: s.revision,
+		epoch: s.epoch, resets: s.resets, superseded: old.superseded, published: old.published,
 	}
 	if s.mark != nil {
 		rows := 0
@@ -277,7 +285,7 @@ func (s *Store) publishLocked(news bool) {
 	next.clouds = slices.SortedFunc(maps.Values(s.clouds), func(a, b *Cloud) int { return compareStrings(a.Name, b.Name) })
 	s.dirty = false
 	if news {
-		next.superseded = make(chan struct{})
+		next.superseded, next.published = make(chan struct{}), now
 	}
 	s.current.Store(next)
 	if news {
@@ -368,6 +376,10 @@ func (v *Snapshot) Resets() uint64 { return v.resets }
 
 // Superseded is closed once a snapshot with news exists.
 func (v *Snapshot) Superseded() <-chan struct{} { return v.superseded }
+
+// Published is when the news was shown that the snapshot brought, or the one before
+// that had any.
+func (v *Snapshot) Published() time.Time { return v.published }
 
 // Get returns the row of a notebook. A tombstone is not found.
 func (v *Snapshot) Get(name string) (*Row, bool) {

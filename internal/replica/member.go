@@ -358,10 +358,13 @@ func (t Term) Valid() bool { return t.lease == nil || t.lease.valid() }
 // until ctx ends. The context of a call ends before anybody else can have the
 // work; work must return then.
 func (m *Member) Hold(ctx context.Context, name string, work func(ctx context.Context, term Term)) {
+	defer m.group.metrics.leave(name)
 	if m.bucket == nil {
+		m.group.metrics.hold(name, true)
 		work(ctx, Term{Number: 1})
 		return
 	}
+	m.group.metrics.hold(name, false)
 	for ctx.Err() == nil {
 		if wait, changed := m.turn(name); wait > 0 {
 			pause(ctx, wait, changed)

@@ -209,11 +209,14 @@ func (s *Service) WatchInProcess(ctx context.Context, req *notebookv1.WatchReque
 			return err
 		}
 		defer leave()
-		err = s.watch(ctx, caller, req, func(frame *Frame) error { return stream.SendMsg(frame) })
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return s.errSlowReader()
+		counted := &countedWatch{s: s}
+		err = errUnfinished
+		defer func() { counted.end(ctx, err) }()
+		if err = s.watch(ctx, caller, req, counted.open, func(frame *Frame) error { return stream.SendMsg(frame) }); errors.Is(err, os.ErrDeadlineExceeded) {
+			err = s.errSlowReader()
 		}
-		return s.toStatus(ctx, err, nil)
+		err = s.toStatus(ctx, err, nil)
+		return err
 	}
 	stream := &localStream{ctx: ctx, req: req, send: send}
 	if interceptor == nil {

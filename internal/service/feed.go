@@ -55,9 +55,10 @@ type batch struct {
 	flipped map[string]bool
 	// at is what has been sent with this batch. It moves on for as long as the batch
 	// is the last and nothing happens in the scope.
-	at   atomic.Pointer[position]
-	next *batch        // set before set is closed
-	set  chan struct{} // closed by the feed, once
+	at    atomic.Pointer[position]
+	shown time.Time     // when the snapshot was, or the change of an image
+	next  *batch        // set before set is closed
+	set   chan struct{} // closed by the feed, once
 }
 
 // position is a point in the history of a scope. It is immutable.
@@ -112,7 +113,7 @@ func (f *feed) run() {
 		case <-draining:
 			draining = nil
 			f.mu.Lock()
-			b := &batch{closing: true}
+			b := &batch{closing: true, shown: time.Now()}
 			f.appendLocked(b, nil, f.last.at.Load())
 			f.mu.Unlock()
 		case <-f.ended:
@@ -135,7 +136,10 @@ func (f *feed) advanceLocked() {
 	if f.last != nil && snapshot == f.snapshot && view == f.view {
 		return
 	}
-	before := f.snapshot
+	before, shown := f.snapshot, time.Now()
+	if snapshot != f.snapshot {
+		shown = snapshot.Published()
+	}
 	f.snapshot, f.view = snapshot, view
 	f.service.show(snapshot)
 	restart := ""
@@ -148,11 +152,11 @@ func (f *feed) advanceLocked() {
 	}
 	if before == nil || restart != "" {
 		f.matched = f.scope.matches(snapshot)
-		f.appendLocked(&batch{restart: restart}, nil, f.scope.position(snapshot, view, nil))
+		f.appendLocked(&batch{restart: restart, shown: shown}, nil, f.scope.position(snapshot, view, nil))
 		return
 	}
 	from := f.last.at.Load()
-	b := &batch{}
+	b := &batch{shown: shown}
 	var frames []*Frame
 	keep := func(frame *Frame) error {
 		frames = append(frames, frame)

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -32,6 +33,8 @@ type Config struct {
 	Caller func(context.Context) Caller
 	// Logger gets what callers are not told. Default: none.
 	Logger *slog.Logger
+	// Metrics is where the service registers its metrics. Default: nowhere.
+	Metrics prometheus.Registerer
 }
 
 // Service implements NotebookService, CloudService and ImageChangeService. It
@@ -44,6 +47,7 @@ type Service struct {
 	inventory *inventory.Inventory
 	changer   *imagechange.Changer
 	log       *slog.Logger
+	metrics   *metrics
 	pins      pins
 
 	caller      func(context.Context) Caller
@@ -71,7 +75,7 @@ func New(cfg Config) *Service {
 		cfg.Caller = peerCaller
 	}
 	s := &Service{
-		caller: cfg.Caller, inventory: cfg.Inventory, changer: cfg.Changer, log: cfg.Logger,
+		caller: cfg.Caller, inventory: cfg.Inventory, changer: cfg.Changer, log: cfg.Logger, metrics: newMetrics(cfg.Metrics),
 		draining: make(chan struct{}), keep: maxKept,
 	}
 	s.SetWatchLimits(cfg.Watch)

@@ -39,13 +39,18 @@ func (s *Service) watchGuarded(ctx context.Context, req *notebookv1.WatchRequest
 		return err
 	}
 	defer leave()
-	return s.toStatus(ctx, s.guarded(send, func(send sendFunc) error { return s.watch(ctx, caller, req, send) }), nil)
+	counted := &countedWatch{s: s}
+	err = errUnfinished
+	defer func() { counted.end(ctx, err) }()
+	err = s.toStatus(ctx, s.guarded(send, func(send sendFunc) error { return s.watch(ctx, caller, req, counted.open, send) }), nil)
+	return err
 }
 
-// watch sends frames until ctx ends or the service drains. It holds no queue:
+// watch sends frames until ctx ends or the service drains. It calls opened when
+// nothing speaks against the watch any more. It holds no queue:
 // what it will send is in its feed or, when that has gone too far, in the
 // inventory.
-func (s *Service) watch(ctx context.Context, caller Caller, req *notebookv1.WatchRequest, send sendFunc) error {
+func (s *Service) watch(ctx context.Context, caller Caller, req *notebookv1.WatchRequest, opened func(), send sendFunc) error {
 	select {
 	case <-s.draining:
 		return errDraining()
@@ -67,6 +72,7 @@ func (s *Service) watch(ctx context.Context, caller Caller, req *notebookv1.Watc
 			return err
 		}
 	}
+	opened()
 	defer s.inventory.Watching()()
 	w := &watcher{service: s, caller: caller, scope: sc, interval: defaultBookmarkInterval}
 	w.send = func(frame *Frame) error {
@@ -343,6 +349,9 @@ func (w *watcher) forward() (draining bool, err error) {
 		}
 	}
 	w.sent = next
+	if len(*frames) > 0 {
+		w.service.metrics.sent(next.shown)
+	}
 	return next.closing, nil
 }
 
@@ -390,6 +399,7 @@ func (w *watcher) catchUp() (draining bool, err error) {
 	if err := w.service.walk(w.scope, snapshot, view, from, from.revision, knew, w.send); err != nil {
 		return false, err
 	}
+	w.service.metrics.sent(w.sent.next.shown)
 	w.sent = last
 	return draining, nil
 }

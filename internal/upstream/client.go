@@ -18,7 +18,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sony/gobreaker/v2"
 	"golang.org/x/time/rate"
 )
@@ -160,6 +159,7 @@ func NewClient(cfg ClientConfig) *Client {
 		cloud: cfg.Cloud, transport: cfg.Transport, log: cfg.Logger, metrics: cfg.Metrics, reading: map[string]uint64{},
 	}
 	c.Configure(cfg.Timeout, cfg.Breaker, cfg.Budget)
+	c.metrics.open(c)
 	return c
 }
 
@@ -206,8 +206,10 @@ func (b *budget) with(cfg BudgetConfig) *budget {
 	return &budget{cfg.CallsPerHour, b.reads, b.writes}
 }
 
-// Close releases the idle connections of the client's own pool.
+// Close releases the idle connections of the client's own pool, and takes the
+// client out of the metrics.
 func (c *Client) Close() {
+	c.metrics.close(c)
 	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
 	}
@@ -241,6 +243,8 @@ type Call struct {
 	Passing bool
 	// Secrets must not appear in the text that is kept of an answer.
 	Secrets []Secret
+
+	told *told // Do's
 }
 
 // Response is an answer of a cloud, read to its end.
@@ -259,8 +263,9 @@ const maxBudgetWait = time.Minute
 // error when ctx ended first.
 func (c *Client) Do(ctx context.Context, call Call) error {
 	start := time.Now()
+	ctx, span := c.begin(ctx, &call)
 	err := c.do(ctx, call)
-	c.metrics.observe(c.cloud, call, time.Since(start), err)
+	c.end(ctx, &call, span, time.Since(start), err)
 	return err
 }
 
@@ -274,7 +279,7 @@ func (c *Client) do(ctx context.Context, call Call) error {
 	br := c.breakerFor(call.Scope, call.Class)
 	defer c.tell(br, call.Scope, call.Class)
 	// Asked before the budget, so that calls that will be refused spend none.
-	if br.cb.State() == gobreaker.StateOpen {
+	if call.told.breaker = br.cb.State(); call.told.breaker == gobreaker.StateOpen {
 		return c.refused(call, br)
 	}
 	if err := c.spend(ctx, call); err != nil {
@@ -396,12 +401,15 @@ func (c *Client) attempt(ctx context.Context, call Call) error {
 		// The cause may hold a URL, and with it a signature.
 		return finish(&Error{Kind: KindInvalid, Err: errors.New("the request could not be built")})
 	}
+	req.Header.Set(requestIDHeader, call.told.requestID)
+	call.told.sent = true
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		sent.Store(sent.Load() && !isDialError(err))
 		return finish(transportError(attemptCtx, err))
 	}
 	sent.Store(true)
+	call.told.status = resp.StatusCode
 	defer func() { _ = resp.Body.Close() }()
 	var room []byte
 	if call.Passing {
@@ -606,13 +614,11 @@ func (c *Client) breakerFor(scope string, class Class) *breaker {
 				br.openUntil.Store(0)
 			}
 			br.changed.Store(true)
-			c.metrics.breakerState(c.cloud, scope, class, to)
 			c.log.Warn("circuit breaker", "cloud", c.cloud, "location", scope, "class", class.String(),
 				"from", from.String(), "to", to.String())
 		},
 	})
 	c.breakers[key] = br
-	c.metrics.breakerState(c.cloud, scope, class, gobreaker.StateClosed)
 	return br
 }
 
@@ -679,6 +685,16 @@ func (c *Client) Budget() (callsPerHour, remaining int) {
 	return b.callsPerHour, max(int(b.reads.Tokens()), 0) + max(int(b.writes.Tokens()), 0)
 }
 
+// Burst returns how many calls the budget has room for at most at one moment. It
+// is zero when the account has no quota.
+func (c *Client) Burst() int {
+	b := c.budget.Load()
+	if b == nil {
+		return 0
+	}
+	return b.reads.Burst() + b.writes.Burst()
+}
+
 // Reads returns how many reads of a location were asked of the budget so far;
 // zero when the account has no quota.
 func (c *Client) Reads(location string) uint64 {
@@ -700,56 +716,4 @@ func (c *Client) ReadDelay(calls uint64) time.Duration {
 		return 0
 	}
 	return time.Duration(missing / float64(b.reads.Limit()) * float64(time.Second))
-}
-
-// Metrics counts calls to clouds. A nil *Metrics counts nothing.
-type Metrics struct {
-	calls   *prometheus.CounterVec
-	seconds *prometheus.HistogramVec
-	breaker *prometheus.GaugeVec
-}
-
-// NewMetrics registers the metrics of all clients.
-func NewMetrics(reg prometheus.Registerer) *Metrics {
-	m := &Metrics{
-		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "notebookd_cloud_calls_total",
-			Help: "Calls to clouds by outcome: ok, caller_gone, or the kind of the error.",
-		}, []string{"cloud", "location", "op", "outcome"}),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "notebookd_cloud_call_duration_seconds",
-			Help:    "Time of calls to clouds, waiting for the call budget included.",
-			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
-		}, []string{"cloud", "op"}),
-		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "notebookd_breaker_state",
-			Help: "State of a circuit breaker: 0 closed, 1 half open, 2 open.",
-		}, []string{"cloud", "location", "class"}),
-	}
-	reg.MustRegister(m.calls, m.seconds, m.breaker)
-	return m
-}
-
-func (m *Metrics) observe(cloud string, call Call, took time.Duration, err error) {
-	if m == nil {
-		return
-	}
-	outcome := "ok"
-	switch {
-	case err == nil:
-	case IsContext(err):
-		outcome = "caller_gone"
-	default:
-		outcome = KindOf(err).String()
-	}
-	m.calls.WithLabelValues(cloud, call.Location, call.Op, outcome).Inc()
-	m.seconds.WithLabelValues(cloud, call.Op).Observe(took.Seconds())
-}
-
-func (m *Metrics) breakerState(cloud, scope string, class Class, state gobreaker.State) {
-	if m == nil {
-		return
-	}
-	value := map[gobreaker.State]float64{gobreaker.StateHalfOpen: 1, gobreaker.StateOpen: 2}[state]
-	m.breaker.WithLabelValues(cloud, scope, class.String()).Set(value)
 }

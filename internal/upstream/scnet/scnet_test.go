@@ -376,6 +376,10 @@ func TestRequests(t *testing.T) {
 		h.Del("Accept-Encoding")
 		h.Del("User-Agent")
 		h.Del("Content-Length")
+		if h.Get("X-Request-Id") == "" {
+			t.Error("a request without an id")
+		}
+		h.Del("X-Request-Id")
 	}
 	want := []http.Header{
 		{
