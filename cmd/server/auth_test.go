@@ -254,6 +254,12 @@ const guardedPolicy = `
 // simulated clouds. change may change its configuration.
 func startGuarded(t *testing.T, change func(text string) string) *guarded {
 	t.Helper()
+	return startGuardedOn(t, change, func(*guarded) {})
+}
+
+// startGuardedOn is startGuarded with what is done before the server starts.
+func startGuardedOn(t *testing.T, change func(text string) string, prepare func(*guarded)) *guarded {
+	t.Helper()
 	fleet, err := cloudsim.Start(cloudsim.Config{Seed: 1, Notebooks: 3})
 	if err != nil {
 		t.Fatal(err)
@@ -266,6 +272,7 @@ func startGuarded(t *testing.T, change func(text string) string) *guarded {
 	g.file(t, "ca.pem", g.ca.pem)
 	g.writeTokens(t, "right", "viewer", "other", "everywhere", "admin", "nobody", "late")
 	g.secrets(t, cloudsim.CoresHubKeyID, cloudsim.CoresHubSecret)
+	prepare(g)
 	g.configure(t, change)
 	cfg, err := loadConfig(filepath.Join(g.dir, "config.yaml"))
 	if err != nil {
