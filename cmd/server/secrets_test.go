@@ -83,7 +83,7 @@ func TestNoSecrets(t *testing.T) {
 		text = strings.NewReplacer(
 			"{value: "+cloudsim.SCNetAccessKey+"}", "{value: "+planted["the access key of scnet"]+"}",
 			"{value: "+cloudsim.SCNetSecretKey+"}", "{value: "+planted["the secret key of scnet"]+"}",
-			"    kind: coreshub\n", "    kind: coreshub\n    timeout: 500ms\n", "    kind: scnet\n", "    kind: scnet\n    timeout: 500ms\n",
+			"    kind: coreshub\n", "    kind: coreshub\n    timeout: 400ms\n    breaker: {open_for: 100ms}\n", "    kind: scnet\n", "    kind: scnet\n    timeout: 400ms\n    breaker: {open_for: 100ms}\n",
 		).Replace(text)
 		return text + fmt.Sprintf(`
 debug: {address: 127.0.0.1:0}
@@ -135,7 +135,7 @@ tracing: {endpoint: %q, protocol: http, insecure: true, headers: {authorization:
 	password := planted["the registry password"]
 	changeImage := func(image string) {
 		tell(notebooks.ChangeImage(as(jwt), &notebookv1.ChangeImageRequest{
-			Name: notebook, Image: image, ImageType: "custom", Acknowledge: []string{"NOTEBOOK_RUNNING"}, Wait: durationpb.New(10 * time.Second),
+			Name: notebook, Image: image, ImageType: "custom", Acknowledge: []string{"NOTEBOOK_RUNNING"}, Wait: durationpb.New(time.Second),
 			RegistryCredential: &notebookv1.RegistryCredential{Username: "robot", Password: password},
 		}))
 	}
@@ -185,7 +185,9 @@ tracing: {endpoint: %q, protocol: http, insecure: true, headers: {authorization:
 	g.fleet.CoresHub.Set(func(s *cloudsim.CoresHubSettings) { s.Echo = true })
 	g.fleet.SCNet.Set(func(s *cloudsim.SCNetSettings) { s.Echo = true })
 	fresh := func(cloud string) {
-		tell(notebooks.List(as(g.tokens["everywhere"]), &notebookv1.ListRequest{Parent: "clouds/" + cloud, MaxStaleness: durationpb.New(0)}))
+		ctx, cancel := context.WithTimeout(as(g.tokens["everywhere"]), 600*time.Millisecond)
+		defer cancel()
+		tell(notebooks.List(ctx, &notebookv1.ListRequest{Parent: "clouds/" + cloud, MaxStaleness: durationpb.New(0)}))
 	}
 	for _, mode := range []cloudsim.Mode{cloudsim.ModeHTML, cloudsim.ModeHalf, cloudsim.ModeTypes, cloudsim.ModeCut, cloudsim.ModeReset, cloudsim.ModeHang, cloudsim.ModeStatus} {
 		g.fleet.CoresHub.Break(cloudsim.Fault{Mode: mode})
