@@ -28,6 +28,7 @@ import (
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/access"
 	"github.com/notebookd/notebookd/internal/service"
+	"github.com/notebookd/notebookd/internal/telemetry"
 )
 
 // guard asks each call who makes it, over whatever door, and ends those that go on
@@ -150,6 +151,8 @@ func (g *guard) identify(ctx context.Context) (context.Context, *session, error)
 	s.name = s.identity.Subject
 	if s.identity.Method == access.MethodNone {
 		s.name = from
+	} else {
+		telemetry.Subject(ctx, s.name)
 	}
 	if err := g.rates.take(s.name, now.limits); err != nil {
 		g.limited.Inc()
