@@ -61,6 +61,7 @@ func (s *server) reloadOn(ctx context.Context, signals <-chan os.Signal) {
 			return
 		case <-signals:
 			s.log.Info("configuration: asked to reload")
+			seen = digest(s.watched())
 		case <-tick.C:
 			now := digest(s.watched())
 			if now == seen {

@@ -276,6 +276,15 @@ func TestReloadUnderLoad(t *testing.T) {
 
 // TestHangup: a signal lets the configuration be read at once.
 func TestHangup(t *testing.T) {
+	t.Run("taken-back", func(t *testing.T) {
+		g := startGuarded(t, nil)
+		g.configure(t, func(text string) string { return text + "drian: 1s\n" })
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		g.until(t, "it is refused", func() bool { return testutil.ToFloat64(g.server.reloads.success) == 0 })
+		g.applied(t, func() { g.configure(t, nil) })
+	})
 	g := startGuarded(t, func(text string) string { return strings.Replace(text, "reload: 50ms", "reload: 1h", 1) })
 	g.applied(t, func() {
 		g.configure(t, func(text string) string {
