@@ -150,9 +150,12 @@ func (s *server) buildDoors() error {
 	refused := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "notebookd_connections_refused_total", Help: "Connections that were closed at once because there were too many.",
 	})
-	s.registry.MustRegister(refused)
+	refusedCalls := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "notebookd_streams_refused_total", Help: "Calls over gRPC that were refused because their address had too many open.",
+	})
+	s.registry.MustRegister(refused, refusedCalls)
 	s.connections = &connectionLimit{exempt: s.guard.trusts, refused: refused.Inc}
-	s.streams = &streamLimit{exempt: s.guard.trusts}
+	s.streams = &streamLimit{exempt: s.guard.trusts, refused: refusedCalls.Inc}
 	first, err := s.prepare(nil, s.cfg)
 	if err != nil {
 		return err
@@ -175,7 +178,7 @@ func (s *server) buildGRPC() error {
 	limits := s.guard.rules.Load().limits
 	options := []grpc.ServerOption{
 		grpc.UnaryInterceptor(s.interceptor.unary),
-		grpc.StreamInterceptor(s.interceptor.stream),
+		grpc.StreamInterceptor(s.streams.stream(s.interceptor.stream)),
 		service.Codec(),
 		grpc.MaxRecvMsgSize(limits.MessageBytes),
 		grpc.MaxHeaderListSize(uint32(limits.HeaderBytes)),             //nolint:gosec // checked with the configuration
@@ -189,9 +192,10 @@ func (s *server) buildGRPC() error {
 		options = append(options, grpc.Creds(credentials.NewTLS(s.certificates.config("h2"))))
 	}
 	s.grpc = grpc.NewServer(options...)
-	service.Register(s.grpc, s.service)
-	healthpb.RegisterHealthServer(s.grpc, s.health)
-	reflection.Register(s.grpc)
+	limited := limitedServer{s.grpc, s.streams}
+	service.Register(limited, s.service)
+	healthpb.RegisterHealthServer(limited, s.health)
+	reflection.Register(limited)
 	calls.count(s.registry, s.grpc.GetServiceInfo())
 	return nil
 }
