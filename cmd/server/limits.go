@@ -23,6 +23,19 @@ import (
 	"github.com/notebookd/notebookd/internal/service"
 )
 
+// Bounds that nobody has to choose.
+const (
+	// answerTime is for how long a request over HTTP may take, from its header to the
+	// last byte of the answer. It is longer than unaryDeadline. A watch is no such
+	// request.
+	answerTime = 2 * time.Minute
+	// idleTime is for how long a connection may have no call.
+	idleTime = 2 * time.Minute
+	// connectionAge is after which a gRPC connection takes no more calls, and then the
+	// time for those that it has.
+	connectionAge = time.Hour
+)
+
 // connectionLimit bounds the connections of all doors together. It is safe for
 // concurrent use.
 type connectionLimit struct {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -185,7 +186,12 @@ func (s *server) buildGRPC() error {
 		grpc.MaxConcurrentStreams(uint32(limits.StreamsPerConnection)), //nolint:gosec // as above
 		grpc.ConnectionTimeout(limits.RequestTime),
 		grpc.InTapHandle(s.streams.tap),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: 30 * time.Second, Timeout: 20 * time.Second, MaxConnectionIdle: idleTime,
+			// Bounds for how long answers stay that nobody reads. A watch that has begun
+			// ends before its connection does.
+			MaxConnectionAge: max(connectionAge, s.cfg.Watch.MaxLifetime), MaxConnectionAgeGrace: max(connectionAge, s.cfg.Watch.MaxLifetime),
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	}
 	if s.certificates != nil {
@@ -236,11 +242,14 @@ func (s *server) newHTTPServer(handler http.Handler) *http.Server {
 	out := &http.Server{
 		Handler:           secure(&s.current, limits, handler),
 		ReadHeaderTimeout: limits.RequestTime,
-		IdleTimeout:       2 * time.Minute,
+		WriteTimeout:      answerTime, // a watch has its own
+		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    limits.HeaderBytes,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: limits.StreamsPerConnection},
-		// No WriteTimeout: a watch is one long answer.
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: limits.StreamsPerConnection,
+			SendPingTimeout:      30 * time.Second, PingTimeout: 20 * time.Second, WriteByteTimeout: 30 * time.Second,
+		},
+		ErrorLog: log.New(doorLog{s.log}, "", 0),
 	}
 	if s.certificates != nil {
 		out.TLSConfig = s.certificates.config("h2", "http/1.1")
