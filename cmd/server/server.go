@@ -185,6 +185,8 @@ func (s *server) buildGRPC() error {
 		grpc.MaxHeaderListSize(uint32(limits.HeaderBytes)),             //nolint:gosec // checked with the configuration
 		grpc.MaxConcurrentStreams(uint32(limits.StreamsPerConnection)), //nolint:gosec // as above
 		grpc.ConnectionTimeout(limits.RequestTime),
+		// What a connection costs before anything came over it: requests are small.
+		grpc.ReadBufferSize(8 << 10), grpc.SharedWriteBuffer(true),
 		grpc.InTapHandle(s.streams.tap),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: 30 * time.Second, Timeout: 20 * time.Second, MaxConnectionIdle: idleTime,
