@@ -186,7 +186,7 @@ func (v *victim) metric(name string) (float64, error) {
 	return 0, fmt.Errorf("no metric %s", name)
 }
 
-// atRest is the least number of goroutines that is seen within a second.
+// atRest is the least number of goroutines that is seen for a while.
 func (v *victim) atRest() int {
 	v.t.Helper()
 	least := 0.0
@@ -198,7 +198,7 @@ func (v *victim) atRest() int {
 		if least == 0 || n < least {
 			least = n
 		}
-		pause(v.t.Context(), 100*time.Millisecond)
+		pause(v.t.Context(), 50*time.Millisecond)
 	}
 	return int(least)
 }
@@ -359,7 +359,7 @@ const (
 
 // TestAttacks attacks servers in many ways, each for a bounded time.
 func TestAttacks(t *testing.T) {
-	each := 150 * time.Millisecond
+	each := 50 * time.Millisecond
 	if *attackFor > 0 {
 		each = *attackFor / time.Duration(len(plainAttacks())+len(secureAttacks()))
 	}
@@ -386,7 +386,7 @@ func campaign(t *testing.T, v *victim, each time.Duration, attacks []*attack) {
 		order = append([]string{"slow"}, order...)
 	}
 	v.friend.sample()
-	pause(t.Context(), max(each, time.Second))
+	pause(t.Context(), max(each, time.Second/2))
 	calm, errs := v.friend.sample()
 	if len(errs) > 0 || len(calm) < 20 {
 		t.Fatalf("the friend has %d calls and %v before any attack", len(calm), errs)
