@@ -324,7 +324,7 @@ func (r limitedServer) RegisterService(desc *grpc.ServiceDesc, service any) {
 	limited.Methods = slices.Clone(desc.Methods)
 	for i := range limited.Methods {
 		next := limited.Methods[i].Handler
-		limited.Methods[i].Handler = func(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // grpc's signature
+		limited.Methods[i].Handler = func(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 			s, err := r.limit.begin(ctx)
 			if err != nil {
 				return nil, err

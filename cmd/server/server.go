@@ -186,7 +186,7 @@ func (s *server) buildGRPC() error {
 		grpc.MaxConcurrentStreams(uint32(limits.StreamsPerConnection)), //nolint:gosec // as above
 		grpc.ConnectionTimeout(limits.RequestTime),
 		// What a connection costs before anything came over it: requests are small.
-		grpc.ReadBufferSize(8 << 10), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(8 << 10),
 		grpc.InTapHandle(s.streams.tap),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: 30 * time.Second, Timeout: 20 * time.Second, MaxConnectionIdle: idleTime,
