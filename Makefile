@@ -44,6 +44,11 @@ CHAOS ?= 10m
 chaos: ## Kill, freeze and cut off replicas and NATS nodes for CHAOS (10m), and compare.
 	$(GO) test -race -v -count=1 -run '^TestChaos$$' -timeout $(CHAOS)10m ./cmd/server -chaos $(CHAOS)
 
+ATTACK ?= 1m
+.PHONY: attack
+attack: ## Attack a server in every known way for ATTACK (1m) altogether.
+	$(GO) test -race -v -count=1 -run '^TestAttacks$$' -timeout $(ATTACK)10m ./cmd/server -attack $(ATTACK)
+
 .PHONY: test-browser
 test-browser: ## Run the tests that need a browser (Debian: chromium).
 	$(GO) test -race -count=1 -tags browser -run '^TestBrowser' ./cmd/server/

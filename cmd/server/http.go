@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -69,6 +71,20 @@ func secure(cfg *atomic.Pointer[config], limits limitsConfig, next http.Handler)
 		}
 		bounded.ServeHTTP(w, r)
 	})
+}
+
+// doorLog is what a net/http server logs to. What strangers do to a connection is
+// for those who look for it; a panic is for everybody.
+type doorLog struct{ log *slog.Logger }
+
+// Write implements io.Writer. net/http calls it for each line.
+func (l doorLog) Write(line []byte) (int, error) {
+	level := slog.LevelDebug
+	if bytes.HasPrefix(line, []byte("http: panic serving")) || bytes.HasPrefix(line, []byte("http2: panic serving")) {
+		level = slog.LevelError
+	}
+	l.log.Log(context.Background(), level, string(bytes.TrimSpace(line)))
+	return len(line), nil
 }
 
 // readWhole reads a body, which has to be here soon, so that nobody who sends slowly

@@ -1,9 +1,11 @@
 package main
 
 import (
+	linked "container/list"
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +13,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/tap"
@@ -18,6 +21,19 @@ import (
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/service"
+)
+
+// Bounds that nobody has to choose.
+const (
+	// answerTime is for how long a request over HTTP may take, from its header to the
+	// last byte of the answer. It is longer than unaryDeadline. A watch is no such
+	// request.
+	answerTime = 2 * time.Minute
+	// idleTime is for how long a connection may have no call.
+	idleTime = 2 * time.Minute
+	// connectionAge is after which a gRPC connection takes no more calls, and then the
+	// time for those that it has.
+	connectionAge = time.Hour
 )
 
 // connectionLimit bounds the connections of all doors together. It is safe for
@@ -148,75 +164,174 @@ func (l *rateLimit) take(caller string, limits limitsConfig) error {
 		"you call too often", &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
 }
 
-// streamLimit bounds what gRPC connections may begin, before any of it costs a
-// goroutine for long. It is safe for concurrent use.
+// streamLimit bounds the calls that an address has open over gRPC, and for how long
+// their requests may be on their way. It is safe for concurrent use.
+//
+// It refuses where a call would begin, not in the tap: of a stream that a tap
+// refuses, grpc-go keeps a timer until the deadline that the caller chose.
 type streamLimit struct {
 	perAddress  atomic.Int64
 	requestTime atomic.Int64 // a time.Duration
 	exempt      func(netip.Addr) bool
+	refused     func() // called for each call that was refused
 
-	mu   sync.Mutex // guards open
-	open map[netip.Addr]int
+	mu      sync.Mutex // guards what is below, and the places of streams
+	open    map[netip.Addr]int
+	waiting linked.List // of the *stream of which the request is not here, oldest first
+	armed   bool        // cutLate will be called
 }
 
-// stream is a call of which the request may not be here yet.
-type stream struct{ arrived atomic.Bool }
+// stream is the context of a call, which can be cut off.
+type stream struct {
+	context.Context //nolint:containedctx // it is one
+	limit           *streamLimit
+	cut             context.CancelCauseFunc
+	addr            netip.Addr
+	due             time.Time       // when its request has to be here
+	place           *linked.Element // in waiting; nil once it is not there
+}
 
 type streamKey struct{}
 
-// tap is called for each new stream of a gRPC connection. One whose request does not
-// come is cut off.
+// Value implements context.Context.
+func (s *stream) Value(key any) any {
+	if key == (streamKey{}) {
+		return s
+	}
+	return s.Context.Value(key)
+}
+
+// Err implements context.Context. grpc-go tells the caller what it says.
+func (s *stream) Err() error {
+	err := s.Context.Err()
+	if err != nil && context.Cause(s.Context) == errSlowRequest { //nolint:errorlint // the value itself
+		return context.DeadlineExceeded
+	}
+	return err
+}
+
+// tap is called for each new stream of a gRPC connection, of which it makes the
+// context one that can be cut off.
 func (l *streamLimit) tap(ctx context.Context, _ *tap.Info) (context.Context, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return ctx, nil
 	}
-	addr := addressOf(p.Addr)
-	if !l.enter(addr) {
-		return nil, service.Error(codes.ResourceExhausted, notebookv1.ErrorReason_ERROR_REASON_RATE_LIMITED,
-			"too many calls are open from your address; end some")
-	}
-	s := &stream{}
-	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, streamKey{}, s))
-	timer := time.AfterFunc(time.Duration(l.requestTime.Load()), func() {
-		if !s.arrived.Load() {
-			cancel(errSlowRequest)
-		}
-	})
-	context.AfterFunc(ctx, func() {
-		timer.Stop()
-		cancel(nil)
-		l.leave(addr)
-	})
-	return ctx, nil
+	s := &stream{limit: l, addr: addressOf(p.Addr)}
+	s.Context, s.cut = context.WithCancelCause(ctx) // ends with ctx, which grpc-go ends
+	return s, nil
 }
 
-var errSlowRequest = service.Error(codes.DeadlineExceeded, notebookv1.ErrorReason_ERROR_REASON_CALLER_GONE, "the request did not come in time")
-
-func (l *streamLimit) enter(addr netip.Addr) bool {
+// begin counts a call in, before its request is read. It fails when its address has
+// too many open. The caller calls end, also with nil.
+func (l *streamLimit) begin(ctx context.Context) (*stream, error) {
+	s, ok := ctx.Value(streamKey{}).(*stream)
+	if !ok { // it did not come over gRPC
+		return nil, nil
+	}
+	after := time.Duration(l.requestTime.Load())
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if int64(l.open[addr]) >= l.perAddress.Load() && !l.exempt(addr) {
-		return false
+	if int64(l.open[s.addr]) >= l.perAddress.Load() && !l.exempt(s.addr) {
+		l.refused()
+		return nil, service.Error(codes.ResourceExhausted, notebookv1.ErrorReason_ERROR_REASON_RATE_LIMITED,
+			"too many calls are open from your address; end some")
 	}
 	if l.open == nil {
 		l.open = map[netip.Addr]int{}
 	}
-	l.open[addr]++
-	return true
+	l.open[s.addr]++
+	s.due = time.Now().Add(after)
+	s.place = l.waiting.PushBack(s)
+	if !l.armed {
+		l.armed = true
+		time.AfterFunc(after, l.cutLate)
+	}
+	return s, nil
 }
 
-func (l *streamLimit) leave(addr netip.Addr) {
+// end counts a call out.
+func (l *streamLimit) end(s *stream) {
+	if s == nil {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[addr]--; l.open[addr] == 0 {
-		delete(l.open, addr)
+	l.arrivedLocked(s)
+	if l.open[s.addr]--; l.open[s.addr] == 0 {
+		delete(l.open, s.addr)
 	}
 }
 
-// arrived notes that the request of a stream is here.
+func (l *streamLimit) arrivedLocked(s *stream) {
+	if s.place != nil {
+		l.waiting.Remove(s.place)
+		s.place = nil
+	}
+}
+
+// cutLate cuts off the calls of which the request should be here by now, and sees to
+// it that it is called again while others wait.
+func (l *streamLimit) cutLate() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	for first := l.waiting.Front(); first != nil; first = l.waiting.Front() {
+		s := first.Value.(*stream) //nolint:forcetypeassert // nothing else is in it
+		if left := s.due.Sub(now); left > 0 {
+			time.AfterFunc(left, l.cutLate)
+			return
+		}
+		l.arrivedLocked(s)
+		s.cut(errSlowRequest)
+	}
+	l.armed = false
+}
+
+var errSlowRequest = service.Error(codes.DeadlineExceeded, notebookv1.ErrorReason_ERROR_REASON_CALLER_GONE, "the request did not come in time")
+
+// arrived notes that the request of a call is here.
 func arrived(ctx context.Context) {
 	if s, ok := ctx.Value(streamKey{}).(*stream); ok {
-		s.arrived.Store(true)
+		s.limit.mu.Lock()
+		defer s.limit.mu.Unlock()
+		s.limit.arrivedLocked(s)
 	}
+}
+
+// stream makes of an interceptor one whose calls count.
+func (l *streamLimit) stream(next grpc.StreamServerInterceptor) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		s, err := l.begin(stream.Context())
+		if err != nil {
+			return err
+		}
+		defer l.end(s)
+		return next(srv, stream, info, handler)
+	}
+}
+
+// limitedServer registers services with a server, whose unary calls count. An
+// interceptor would be asked when the request is here, which is too late.
+type limitedServer struct {
+	*grpc.Server
+	limit *streamLimit
+}
+
+// RegisterService implements grpc.ServiceRegistrar.
+func (r limitedServer) RegisterService(desc *grpc.ServiceDesc, service any) {
+	limited := *desc
+	limited.Methods = slices.Clone(desc.Methods)
+	for i := range limited.Methods {
+		next := limited.Methods[i].Handler
+		limited.Methods[i].Handler = func(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+			s, err := r.limit.begin(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer r.limit.end(s)
+			return next(srv, ctx, decode, interceptor)
+		}
+	}
+	r.Server.RegisterService(&limited, service)
 }

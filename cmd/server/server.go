@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -158,9 +159,12 @@ func (s *server) buildDoors() error {
 	refused := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "notebookd_connections_refused_total", Help: "Connections that were closed at once because there were too many.",
 	})
-	s.registry.MustRegister(refused)
+	refusedCalls := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "notebookd_streams_refused_total", Help: "Calls over gRPC that were refused because their address had too many open.",
+	})
+	s.registry.MustRegister(refused, refusedCalls)
 	s.connections = &connectionLimit{exempt: s.guard.trusts, refused: refused.Inc}
-	s.streams = &streamLimit{exempt: s.guard.trusts}
+	s.streams = &streamLimit{exempt: s.guard.trusts, refused: refusedCalls.Inc}
 	first, err := s.prepare(nil, s.cfg)
 	if err != nil {
 		return err
@@ -183,23 +187,31 @@ func (s *server) buildGRPC() error {
 	limits := s.guard.rules.Load().limits
 	options := []grpc.ServerOption{
 		grpc.UnaryInterceptor(s.interceptor.unary),
-		grpc.StreamInterceptor(s.interceptor.stream),
+		grpc.StreamInterceptor(s.streams.stream(s.interceptor.stream)),
 		service.Codec(),
 		grpc.MaxRecvMsgSize(limits.MessageBytes),
 		grpc.MaxHeaderListSize(uint32(limits.HeaderBytes)),             //nolint:gosec // checked with the configuration
 		grpc.MaxConcurrentStreams(uint32(limits.StreamsPerConnection)), //nolint:gosec // as above
 		grpc.ConnectionTimeout(limits.RequestTime),
+		// What a connection costs before anything came over it: requests are small.
+		grpc.ReadBufferSize(8 << 10),
 		grpc.InTapHandle(s.streams.tap),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: 30 * time.Second, Timeout: 20 * time.Second, MaxConnectionIdle: idleTime,
+			// Bounds for how long answers stay that nobody reads. A watch that has begun
+			// ends before its connection does.
+			MaxConnectionAge: max(connectionAge, s.cfg.Watch.MaxLifetime), MaxConnectionAgeGrace: max(connectionAge, s.cfg.Watch.MaxLifetime),
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	}
 	if s.certificates != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(s.certificates.config("h2"))))
 	}
 	s.grpc = grpc.NewServer(options...)
-	service.Register(s.grpc, s.service)
-	healthpb.RegisterHealthServer(s.grpc, s.health)
-	reflection.Register(s.grpc)
+	limited := limitedServer{s.grpc, s.streams}
+	service.Register(limited, s.service)
+	healthpb.RegisterHealthServer(limited, s.health)
+	reflection.Register(limited)
 	calls.count(s.registry, s.grpc.GetServiceInfo())
 	return nil
 }
@@ -240,11 +252,14 @@ func (s *server) newHTTPServer(handler http.Handler) *http.Server {
 	out := &http.Server{
 		Handler:           secure(&s.current, limits, handler),
 		ReadHeaderTimeout: limits.RequestTime,
-		IdleTimeout:       2 * time.Minute,
+		WriteTimeout:      answerTime, // a watch has its own
+		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    limits.HeaderBytes,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: limits.StreamsPerConnection},
-		// No WriteTimeout: a watch is one long answer.
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: limits.StreamsPerConnection,
+			SendPingTimeout:      30 * time.Second, PingTimeout: 20 * time.Second, WriteByteTimeout: 30 * time.Second,
+		},
+		ErrorLog: log.New(doorLog{s.log}, "", 0),
 	}
 	if s.certificates != nil {
 		out.TLSConfig = s.certificates.config("h2", "http/1.1")

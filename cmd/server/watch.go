@@ -43,8 +43,9 @@ const (
 // serveWatch writes a watch until it or the caller ends. It returns an error only
 // when nothing was written.
 func (e *exchange) serveWatch(ctx context.Context, here local, req *notebookv1.WatchRequest) error {
-	out := &frameWriter{w: e.w, flusher: http.NewResponseController(e.w), limit: here.slowReader()}
+	out := &frameWriter{w: e.w, flusher: http.NewResponseController(e.w), limit: here.slowReader(), timers: e.r.ProtoMajor >= 2}
 	defer out.close()
+	_ = out.flusher.SetWriteDeadline(time.Time{}) // of an answer that is no watch
 	out.events = e.r.Method == http.MethodGet && prefersEvents(e.r.Header.Values("Accept"))
 	if !out.events {
 		return out.end(here.watch(ctx, req, out.send))
@@ -79,6 +80,7 @@ type frameWriter struct {
 	flusher *http.ResponseController
 	events  bool          // Server-Sent Events, not lines of JSON
 	limit   time.Duration // for which a reader may take nothing
+	timers  bool          // a deadline ends the stream, also when nothing is written: HTTP/2
 	reset   string        // the reason of a reset that comes first; empty for none
 
 	begun bool // used by the goroutine of the watch alone
@@ -153,6 +155,10 @@ func (o *frameWriter) write(text []byte) error {
 	_, err := o.w.Write(text)
 	if err == nil {
 		err = o.flusher.Flush()
+	}
+	if o.timers {
+		o.deadline = time.Time{}
+		_ = o.flusher.SetWriteDeadline(o.deadline)
 	}
 	if o.silence != nil {
 		o.silence.Reset(heartbeatAfter)
