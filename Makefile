@@ -82,6 +82,10 @@ proto: third-party ## Regenerate gen/ from proto/.
 third-party:
 	$(GO) run ./internal/tools/thirdparty third_party/proto
 
+.PHONY: docs
+docs: ## Make the references of the configuration and of errors.
+	$(GO) run ./internal/tools/docs
+
 .PHONY: fmt
 fmt: ## Format everything.
 	$(GO) fmt ./...
@@ -104,6 +108,7 @@ check: third-party ## Check format, vet, lint, the contract, and that generated 
 	@./internal/tools/check-breaking.sh
 	@echo "== generated code"
 	@./internal/tools/check-generated.sh
+	@./internal/tools/check-docs.sh
 	@echo "== deploy"
 	@$(MAKE) --no-print-directory check-deploy
 

@@ -18,18 +18,18 @@ import (
 
 // config is the configuration file. Zero fields have the documented default.
 type config struct {
-	GRPC   grpcConfig    `yaml:"grpc"`
-	HTTP   httpConfig    `yaml:"http"`
-	TLS    *tlsConfig    `yaml:"tls"`  // of both doors; without it they speak plain text
-	Auth   access.Config `yaml:"auth"` // who may call; without it everybody
-	Limits limitsConfig  `yaml:"limits"`
-	Watch  watchConfig   `yaml:"watch"`
-	Store  storeConfig   `yaml:"store"`
-	Log    logConfig     `yaml:"log"`
-	Debug  debugConfig   `yaml:"debug"`
+	GRPC   grpcConfig    `yaml:"grpc"`   // the gRPC door
+	HTTP   httpConfig    `yaml:"http"`   // the HTTP door: REST, events, metrics, health
+	TLS    *tlsConfig    `yaml:"tls"`    // of all doors; without it they speak plain text. Whether there is one counts at the next start
+	Auth   access.Config `yaml:"auth"`   // who may call; without it everybody
+	Limits limitsConfig  `yaml:"limits"` // what callers can take
+	Watch  watchConfig   `yaml:"watch"`  // the bounds of watches
+	Store  storeConfig   `yaml:"store"`  // where everything is kept
+	Log    logConfig     `yaml:"log"`    // to stderr
+	Debug  debugConfig   `yaml:"debug"`  // a door for those who run the server
 	Drain  time.Duration `yaml:"drain"`  // time for open calls to end; default 10s
 	Reload time.Duration `yaml:"reload"` // how often this file, and those that it names, are looked at; default 5s
-	Clouds []cloudConfig `yaml:"clouds"`
+	Clouds []cloudConfig `yaml:"clouds"` // accounts on clouds; at least one is needed
 
 	Tracing telemetry.Config `yaml:"tracing"` // where spans are sent; default nowhere
 
@@ -55,7 +55,7 @@ type grpcConfig struct {
 // httpConfig is the HTTP door.
 type httpConfig struct {
 	Address string     `yaml:"address"` // host:port; default 127.0.0.1:8080
-	CORS    corsConfig `yaml:"cors"`
+	CORS    corsConfig `yaml:"cors"`    // which web pages from elsewhere may call
 	// TrustedProxies are networks, as 10.0.0.0/8, whose X-Forwarded-For is believed,
 	// also by the gRPC door. Default: none.
 	TrustedProxies []string `yaml:"trusted_proxies"`
@@ -126,21 +126,21 @@ type storeConfig struct {
 	Sync       string        `yaml:"sync"`       // how often data_dir is forced to the disk: a duration, default 10s, or always
 	Tombstones time.Duration `yaml:"tombstones"` // how long deletions are remembered; default 24 h
 	NATSURL    string        `yaml:"nats_url"`   // servers of a NATS cluster, comma-separated; empty: embedded
-	NATS       natsConfig    `yaml:"nats"`
-	Lease      time.Duration `yaml:"lease"` // for how long a replica that is not heard of keeps its clouds; default 5 s
+	NATS       natsConfig    `yaml:"nats"`       // how that cluster is used
+	Lease      time.Duration `yaml:"lease"`      // for how long a replica that is not heard of keeps its clouds; default 5 s
 }
 
 // natsConfig says how to use the cluster that nats_url names.
 type natsConfig struct {
-	User        string          `yaml:"user"`
-	Password    upstream.Secret `yaml:"password"`
+	User        string          `yaml:"user"`        // with password; default none
+	Password    upstream.Secret `yaml:"password"`    // of user
 	Credentials string          `yaml:"credentials"` // a .creds file
 	NKey        string          `yaml:"nkey"`        // a file with a seed
 	CA          string          `yaml:"ca"`          // certificates to trust
-	Cert        string          `yaml:"cert"`
-	Key         string          `yaml:"key"`
-	Replicas    int             `yaml:"replicas"` // servers that keep each message: 1, 3 (default) or 5
-	Prefix      string          `yaml:"prefix"`   // of streams, buckets and subjects; default notebookd
+	Cert        string          `yaml:"cert"`        // a file with a client certificate
+	Key         string          `yaml:"key"`         // a file with its key
+	Replicas    int             `yaml:"replicas"`    // servers that keep each message: 1, 3 (default) or 5
+	Prefix      string          `yaml:"prefix"`      // of streams, buckets and subjects; default notebookd
 }
 
 // storage is the configuration of what everything is kept in.
@@ -182,12 +182,12 @@ type logConfig struct {
 }
 
 type cloudConfig struct {
-	Name    string        `yaml:"name"`
-	Kind    string        `yaml:"kind"`
-	Poll    pollConfig    `yaml:"poll"`
-	Timeout time.Duration `yaml:"timeout"` // of one call; default 10 s
-	Breaker breakerConfig `yaml:"breaker"`
-	Budget  *budgetConfig `yaml:"budget"` // default: the quota that the kind of cloud documents
+	Name    string        `yaml:"name"`    // as in clouds/{name}; needed
+	Kind    string        `yaml:"kind"`    // coreshub or scnet, whose section is beside it; needed
+	Poll    pollConfig    `yaml:"poll"`    // time from one poll of a location to the next, ±10 %
+	Timeout time.Duration `yaml:"timeout"` // of one call; default 10s
+	Breaker breakerConfig `yaml:"breaker"` // when calls are not made any more
+	Budget  *budgetConfig `yaml:"budget"`  // default: the quota that the kind of cloud documents
 	// Sections holds the settings of the kind, under the kind's name.
 	Sections map[string]yaml.Node `yaml:",inline"`
 
@@ -195,22 +195,22 @@ type cloudConfig struct {
 }
 
 type pollConfig struct {
-	Fast   time.Duration `yaml:"fast"`
-	Normal time.Duration `yaml:"normal"`
-	Idle   time.Duration `yaml:"idle"`
+	Fast   time.Duration `yaml:"fast"`   // while a notebook is on its way from one state to another, or was just changed; default 5s
+	Normal time.Duration `yaml:"normal"` // while somebody watches or lists; default 15s
+	Idle   time.Duration `yaml:"idle"`   // otherwise; default 60s
 }
 
 type breakerConfig struct {
-	Window       time.Duration `yaml:"window"`
-	MinRequests  uint32        `yaml:"min_requests"`
-	FailureRatio float64       `yaml:"failure_ratio"`
-	OpenFor      time.Duration `yaml:"open_for"`
+	Window       time.Duration `yaml:"window"`        // over which calls are counted; default 60s
+	MinRequests  uint32        `yaml:"min_requests"`  // that must have been made; default 5
+	FailureRatio float64       `yaml:"failure_ratio"` // of them that must have failed for the breaker to open; default 0.5
+	OpenFor      time.Duration `yaml:"open_for"`      // until one call is let through to try; default 30s
 }
 
 type budgetConfig struct {
-	CallsPerHour int     `yaml:"calls_per_hour"`
-	Burst        int     `yaml:"burst"`
-	WriteShare   float64 `yaml:"write_share"`
+	CallsPerHour int     `yaml:"calls_per_hour"` // that the account may make in any hour; 0 for as many as it likes
+	Burst        int     `yaml:"burst"`          // of them at once; default a tenth
+	WriteShare   float64 `yaml:"write_share"`    // of them that is kept for image changes; default 0.2
 }
 
 // simulated reports whether there is no configured cloud, so that the simulated

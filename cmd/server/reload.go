@@ -249,7 +249,7 @@ func fixedKeys(started, cfg *config) []string {
 	}{
 		{"grpc.address", started.GRPC.Address, cfg.GRPC.Address},
 		{"http.address", started.HTTP.Address, cfg.HTTP.Address},
-		{"tls", started.TLS == nil, cfg.TLS == nil},
+		{"whether there is tls", started.TLS == nil, cfg.TLS == nil},
 		{"store", started.Store, cfg.Store},
 		{"log.format", started.Log.Format, cfg.Log.Format},
 		{"debug", started.Debug, cfg.Debug},

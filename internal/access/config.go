@@ -16,13 +16,13 @@ import (
 // Config is the auth section of the configuration. Zero fields have the documented
 // default.
 type Config struct {
-	// Insecure lets the server run though nobody is asked who they are. Whether that
-	// is needed is decided where the doors are known.
+	// Insecure lets the server listen where others can reach it though nobody is asked
+	// who they are.
 	Insecure     bool               `yaml:"insecure"`
 	TokensFile   string             `yaml:"tokens_file"`  // static tokens, hashed
 	OIDC         []OIDCConfig       `yaml:"oidc"`         // issuers of JWTs
 	Certificates *CertificateConfig `yaml:"certificates"` // names in client certificates; {} for the defaults
-	Policy       []Grant            `yaml:"policy"`
+	Policy       []Grant            `yaml:"policy"`       // who may do what; needed when callers are asked who they are
 }
 
 // OIDCConfig is an issuer of JWTs, be they ID tokens or access tokens.

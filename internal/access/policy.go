@@ -24,16 +24,16 @@ const Everyone = "*"
 // Grant gives a role to some callers. It applies to a caller who is one of Subjects
 // or in one of Groups, and has all Claims.
 type Grant struct {
-	Role     Role     `yaml:"role"` // viewer, operator, admin
-	Subjects []string `yaml:"subjects"`
-	Groups   []string `yaml:"groups"`
+	Role     Role     `yaml:"role"`     // viewer, operator or admin; each may do what those before it may
+	Subjects []string `yaml:"subjects"` // names of callers; * is every caller who was authenticated
+	Groups   []string `yaml:"groups"`   // names of groups of callers
 	// Claims are values that claims of the caller's JWT have, or hold. They are what
 	// the issuer says, without a prefix: the claim iss says which issuer.
 	Claims map[string]string `yaml:"claims"`
-	// Clouds are where the role is given. Empty, and no Locations: everywhere.
+	// Clouds are where the role is given. Default: everywhere.
 	Clouds []string `yaml:"clouds"`
 	// Locations narrow it to some, as "cloud/location". They name their clouds, and do
-	// not go together with Clouds.
+	// not go together with clouds.
 	Locations []string `yaml:"locations"`
 }
 

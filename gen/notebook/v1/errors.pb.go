@@ -26,7 +26,8 @@ const (
 // one of these names without the prefix `ERROR_REASON_`. Its metadata has
 // `cloud`, `location` and `cloud_code` (the cloud's own code) where they apply.
 // `google.rpc.RetryInfo`, `BadRequest` and `PreconditionFailure` are added
-// where they help. Messages are notebookd's own words, never a cloud's.
+// where they help. Messages are notebookd's own words, never a cloud's. Each
+// reason says with which code it comes, and what to do.
 type ErrorReason int32
 
 const (
@@ -34,85 +35,157 @@ const (
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
 	// UNAVAILABLE. The circuit breaker of the cloud is open; nothing was sent.
 	// `RetryInfo` says when the next attempt will be let through.
+	//
+	// Do: wait for the time in `RetryInfo` and try again; `GetCloud` says how the
+	// cloud does.
 	ErrorReason_ERROR_REASON_CIRCUIT_OPEN ErrorReason = 1
 	// UNAVAILABLE, or INTERNAL when the cloud itself reports an internal error.
 	// The cloud cannot be reached or cannot serve.
+	//
+	// Do: try again later; what is known is still listed.
 	ErrorReason_ERROR_REASON_CLOUD_UNAVAILABLE ErrorReason = 2
 	// UNAVAILABLE. The cloud did not answer in time.
+	//
+	// Do: try again later; what is known is still listed.
 	ErrorReason_ERROR_REASON_CLOUD_TIMEOUT ErrorReason = 3
 	// RESOURCE_EXHAUSTED. The cloud says that the account calls too often.
+	//
+	// Do: wait for the time in `RetryInfo` and try again.
 	ErrorReason_ERROR_REASON_CLOUD_RATE_LIMITED ErrorReason = 4
 	// RESOURCE_EXHAUSTED. notebookd's own call budget for the account is spent;
 	// nothing was sent.
+	//
+	// Do: wait for the time in `RetryInfo` and try again; the operator can raise
+	// `budget`.
 	ErrorReason_ERROR_REASON_CALL_BUDGET_SPENT ErrorReason = 5
 	// INTERNAL. The cloud's answer could not be understood.
+	//
+	// Do: tell the operator; the log has the cloud's answer in short.
 	ErrorReason_ERROR_REASON_CLOUD_BAD_RESPONSE ErrorReason = 6
 	// INTERNAL. The cloud refuses the credentials that notebookd is configured
 	// with. The caller did nothing wrong; the operator has to act.
+	//
+	// Do: tell the operator, who replaces the keys of the cloud.
 	ErrorReason_ERROR_REASON_CLOUD_CREDENTIALS_REJECTED ErrorReason = 7
 	// FAILED_PRECONDITION, INVALID_ARGUMENT or INTERNAL. The cloud refused the
 	// operation; `cloud_code` says with which code.
+	//
+	// Do: look up `cloud_code` in the cloud's documentation, and mend the request or
+	// the state of the notebook.
 	ErrorReason_ERROR_REASON_CLOUD_REJECTED ErrorReason = 8
 	// UNIMPLEMENTED. The cloud, or this version of notebookd, has no such
 	// operation or field.
+	//
+	// Do: leave the field out, or use another cloud; `GetCloud` lists capabilities.
 	ErrorReason_ERROR_REASON_OPERATION_NOT_SUPPORTED ErrorReason = 9
 	// FAILED_PRECONDITION. The account cannot use the location.
+	//
+	// Do: use another location, or have the account allowed to use this one.
 	ErrorReason_ERROR_REASON_LOCATION_DISABLED ErrorReason = 10
 	// NOT_FOUND. No such notebook.
+	//
+	// Do: list the notebooks and use a name from there.
 	ErrorReason_ERROR_REASON_NOTEBOOK_NOT_FOUND ErrorReason = 11
 	// NOT_FOUND. No such cloud, or no such location of it, is configured.
+	//
+	// Do: list the clouds and use a name from there.
 	ErrorReason_ERROR_REASON_CLOUD_NOT_FOUND ErrorReason = 12
 	// FAILED_PRECONDITION. The change has consequences that were not named in
 	// `acknowledge`; `PreconditionFailure` lists them.
+	//
+	// Do: read the consequences, and name those that are wanted in `acknowledge`.
 	ErrorReason_ERROR_REASON_WARNINGS_NOT_ACKNOWLEDGED ErrorReason = 13
 	// ABORTED. The notebook is not at the version named by `etag`.
+	//
+	// Do: read the notebook again, decide again, and send the new `etag`.
 	ErrorReason_ERROR_REASON_ETAG_MISMATCH ErrorReason = 14
 	// ABORTED. Another image change of the notebook is under way.
+	//
+	// Do: wait for the end of the change that the metadata names.
 	ErrorReason_ERROR_REASON_CHANGE_IN_PROGRESS ErrorReason = 15
 	// INVALID_ARGUMENT. The `request_id` was used with other arguments.
+	//
+	// Do: make a new `request_id`.
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 16
 	// UNKNOWN. The request was sent, but whether the cloud did it is not known.
 	// Read the notebook before trying again.
+	//
+	// Do: ask for the change that the metadata names until it is settled; do not
+	// send another.
 	ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN ErrorReason = 17
 	// NOT_FOUND. The cloud has no such image.
+	//
+	// Do: check the reference of the image and its tag.
 	ErrorReason_ERROR_REASON_IMAGE_NOT_FOUND ErrorReason = 18
 	// INVALID_ARGUMENT. The resume token was not made by this service, or for
 	// another parent or filter.
+	//
+	// Do: watch without a token.
 	ErrorReason_ERROR_REASON_RESUME_TOKEN_INVALID ErrorReason = 19
 	// INVALID_ARGUMENT. The page token was not made by this service, or for
 	// other arguments.
+	//
+	// Do: begin again with the first page.
 	ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID ErrorReason = 20
 	// INVALID_ARGUMENT. The filter or the order cannot be understood.
+	//
+	// Do: mend the expression where the message says.
 	ErrorReason_ERROR_REASON_FILTER_INVALID ErrorReason = 21
 	// INVALID_ARGUMENT. A field has a value that it must not have; `BadRequest`
 	// names it.
+	//
+	// Do: mend the field that `BadRequest` names.
 	ErrorReason_ERROR_REASON_INVALID_FIELD ErrorReason = 22
 	// RESOURCE_EXHAUSTED. The reader of a stream was too slow for too long. Its
 	// last token stays valid.
+	//
+	// Do: come again with the last token, and read faster, or watch less.
 	ErrorReason_ERROR_REASON_SLOW_READER ErrorReason = 23
 	// RESOURCE_EXHAUSTED. The caller has too many watches open.
+	//
+	// Do: close watches, or share one.
 	ErrorReason_ERROR_REASON_TOO_MANY_WATCHES ErrorReason = 24
 	// UNAVAILABLE. The log cannot be written; nothing was sent.
+	//
+	// Do: try again after `RetryInfo`, or another replica.
 	ErrorReason_ERROR_REASON_STORE_UNAVAILABLE ErrorReason = 25
 	// UNAVAILABLE. The server is stopping; try another one.
+	//
+	// Do: connect again; another replica, or the next process, answers.
 	ErrorReason_ERROR_REASON_DRAINING ErrorReason = 26
 	// UNAUTHENTICATED. The caller did not say who it is, or its credentials are not
 	// accepted, or not any more.
+	//
+	// Do: send `Authorization: Bearer` and a token that is valid, or a client
+	// certificate.
 	ErrorReason_ERROR_REASON_UNAUTHENTICATED ErrorReason = 27
 	// PERMISSION_DENIED. The caller may not do this, whether what it names exists or
 	// not.
+	//
+	// Do: ask the operator for a role.
 	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 28
 	// RESOURCE_EXHAUSTED. The caller calls notebookd too often.
+	//
+	// Do: wait for the time in `RetryInfo`; watch instead of listing again and
+	// again.
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 29
 	// INTERNAL. A fault of notebookd itself; its log has the details.
+	//
+	// Do: tell the operator when it happened.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 30
 	// CANCELLED or DEADLINE_EXCEEDED. The caller left, or its deadline passed,
 	// before the answer was there.
+	//
+	// Do: allow more time.
 	ErrorReason_ERROR_REASON_CALLER_GONE ErrorReason = 31
 	// NOT_FOUND. No such image change is known.
+	//
+	// Do: list the image changes; they are kept for 90 days.
 	ErrorReason_ERROR_REASON_IMAGE_CHANGE_NOT_FOUND ErrorReason = 32
 	// UNAVAILABLE. The issuer of the caller's token cannot be asked whether the
 	// token is good.
+	//
+	// Do: try again after `RetryInfo`.
 	ErrorReason_ERROR_REASON_ISSUER_UNAVAILABLE ErrorReason = 33
 )
 

@@ -32,11 +32,11 @@ type Config struct {
 	Zones []string `yaml:"zones"`
 	// UserID is the id of the account's user, such as usr-AbCdEf12.
 	UserID string `yaml:"user_id"`
-	// Namespaces are listed in every zone. Default: UserID in lower case.
+	// Namespaces are listed in every zone. Default: user_id in lower case.
 	Namespaces []string `yaml:"namespaces"`
 
-	AccessKeyID     upstream.Secret `yaml:"access_key_id"`
-	SecretAccessKey upstream.Secret `yaml:"secret_access_key"`
+	AccessKeyID     upstream.Secret `yaml:"access_key_id"`     // needed
+	SecretAccessKey upstream.Secret `yaml:"secret_access_key"` // that belongs to it; needed
 
 	// SignEncode is how often the signature is percent-encoded in the URL:
 	// twice (default) or once.

@@ -40,8 +40,8 @@ type Config struct {
 	PlatformEndpoint string `yaml:"platform_endpoint"`
 	// User is the name for the platform's login, not that of a cluster's user.
 	User      string          `yaml:"user"`
-	AccessKey upstream.Secret `yaml:"access_key"`
-	SecretKey upstream.Secret `yaml:"secret_key"`
+	AccessKey upstream.Secret `yaml:"access_key"` // of the login
+	SecretKey upstream.Secret `yaml:"secret_key"` // of the login
 
 	// MaxConcurrent calls are made to one region at a time. Default: 3.
 	MaxConcurrent int `yaml:"max_concurrent"`
@@ -67,11 +67,11 @@ const (
 
 // Region is a region whose token was got elsewhere.
 type Region struct {
-	ID   string `yaml:"id"`
-	Name string `yaml:"name"`
+	ID   string `yaml:"id"`   // the cloud's id of the region, such as 11250; needed
+	Name string `yaml:"name"` // for people; default none
 	// Endpoint is scheme and host of the region's AI service, with or without /ai.
 	Endpoint string          `yaml:"endpoint"`
-	Token    upstream.Secret `yaml:"token"`
+	Token    upstream.Secret `yaml:"token"` // of the region; needed
 }
 
 func (c Config) withDefaults() Config {
