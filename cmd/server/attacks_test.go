@@ -932,7 +932,7 @@ func plainAttacks() []*attack {
 		{name: "HTTP: gzip bomb", workers: 2, want: []string{"400 with our JSON", answerClosed}, round: func(ctx context.Context, v *victim) string {
 			return v.say(ctx, v.http, post(changePath, bomb, "Content-Encoding: gzip"))
 		}},
-		{name: "gRPC: gzip bomb", workers: 2, want: []string{"gRPC Unimplemented", answerClosed}, round: func(ctx context.Context, v *victim) string {
+		{name: "gRPC: gzip bomb", workers: 2, want: []string{"gRPC ResourceExhausted", answerClosed}, round: func(ctx context.Context, v *victim) string {
 			return v.unary(ctx, append(binary.BigEndian.AppendUint32([]byte{1}, uint32(len(bomb))), bomb...), "grpc-encoding", "gzip")
 		}},
 		{name: "gRPC: giant page token", workers: 2, want: []string{"gRPC InvalidArgument", answerClosed}, round: func(ctx context.Context, v *victim) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"os"
@@ -33,8 +34,9 @@ type config struct {
 
 	Tracing telemetry.Config `yaml:"tracing"` // where spans are sent; default nowhere
 
-	path  string   // of the file; empty without one
-	files []string // that secrets were read from
+	path  string            // of the file; empty without one
+	files []string          // that secrets were read from
+	seen  [sha256.Size]byte // the digest of all files, right after they were read
 }
 
 // cloud returns the section of a cloud, or nil.
@@ -237,6 +239,7 @@ func loadConfig(file string) (*config, error) {
 	setDefault(&cfg.Log.Format, "text")
 	setDefault(&cfg.Drain, 10*time.Second)
 	setDefault(&cfg.Reload, 5*time.Second)
+	cfg.seen = digest(cfg.watched())
 	return cfg, nil
 }
 

@@ -10,6 +10,7 @@ import (
 // TestDebugHandler: profiles and the build are there for those who may have them,
 // and for nobody else.
 func TestDebugHandler(t *testing.T) {
+	t.Parallel()
 	admin := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Authorization") != "Bearer admin" {

@@ -76,18 +76,25 @@ func (g *guard) set(ctx context.Context, next *rules) {
 	long := maps.Clone(g.long)
 	g.mu.Unlock()
 	for s, end := range long {
-		switch rights, err := s.check(ctx); {
-		case err != nil:
-			end(err)
-		case rights.Key() != s.rights.Key():
-			end(service.ErrComeAgain)
-		}
+		s.review(ctx, end)
+	}
+}
+
+// review ends a call whose caller may not make it any more, or may see something
+// else by now.
+func (s *session) review(ctx context.Context, end context.CancelCauseFunc) {
+	switch rights, err := s.check(ctx); {
+	case err != nil:
+		end(err)
+	case rights.Key() != s.rights.Key():
+		end(service.ErrComeAgain)
 	}
 }
 
 // session is one call, and who makes it.
 type session struct {
 	guard       *guard
+	rules       *rules // by which it was let in
 	credentials access.Credentials
 	identity    access.Identity
 	rights      *access.Rights
@@ -132,7 +139,7 @@ func (g *guard) identify(ctx context.Context) (context.Context, *session, error)
 			ctx = peer.NewContext(ctx, &peer.Peer{Addr: remote(address), LocalAddr: p.LocalAddr, AuthInfo: p.AuthInfo})
 		}
 	}
-	s := &session{guard: g}
+	s := &session{guard: g, rules: now}
 	var err error
 	if s.credentials, err = credentialsOf(ctx, md); err == nil {
 		s.identity, err = now.gate.Authenticate(ctx, s.credentials)
@@ -243,7 +250,7 @@ func errNoRole() error {
 
 // follow ends a call that goes on when its caller may not make it any more: at once
 // when the rules change, and when the credentials expire.
-func (g *guard) follow(s *session, end context.CancelCauseFunc) (leave func()) {
+func (g *guard) follow(ctx context.Context, s *session, end context.CancelCauseFunc) (leave func()) {
 	if s.identity.Method == access.MethodNone {
 		return func() {}
 	}
@@ -254,6 +261,9 @@ func (g *guard) follow(s *session, end context.CancelCauseFunc) (leave func()) {
 	g.mu.Lock()
 	g.long[s] = end
 	g.mu.Unlock()
+	if g.rules.Load() != s.rules { // they changed before it was known to go on
+		s.review(ctx, end)
+	}
 	return func() {
 		if timer != nil {
 			timer.Stop()
@@ -289,7 +299,7 @@ func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer g.follow(s, cancel)()
+	defer g.follow(ctx, s, cancel)()
 	return handler(srv, &identifiedStream{stream, ctx})
 }
 

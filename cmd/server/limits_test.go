@@ -453,6 +453,7 @@ func TestRefusedStreamsLeaveNothing(t *testing.T) {
 
 // TestUnreadAnswerEnds: who asks and does not read loses the connection.
 func TestUnreadAnswerEnds(t *testing.T) {
+	t.Parallel()
 	fleet, err := cloudsim.Start(cloudsim.Config{Seed: 1, Notebooks: 500})
 	if err != nil {
 		t.Fatal(err)
@@ -506,6 +507,7 @@ func TestUnreadAnswerEnds(t *testing.T) {
 // TestQuietWatchStays: a watch on which nothing happens ends neither with the time
 // that answers have, nor with that of its last write.
 func TestQuietWatchStays(t *testing.T) {
+	t.Parallel()
 	fleet, err := cloudsim.Start(cloudsim.Config{})
 	if err != nil {
 		t.Fatal(err)

@@ -54,16 +54,19 @@ func (s *server) reloadOn(ctx context.Context, signals <-chan os.Signal) {
 	}
 	tick := time.NewTicker(s.cfg.Reload)
 	defer tick.Stop()
-	seen := digest(s.watched())
+	// What the files were before they were last read. They may change while they are
+	// applied, which the next look must find. After files were named that were not
+	// watched before it finds a change, too: they are read once more.
+	seen := s.cfg.seen
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-signals:
 			s.log.Info("configuration: asked to reload")
-			seen = digest(s.watched())
+			seen = digest(s.current.Load().watched())
 		case <-tick.C:
-			now := digest(s.watched())
+			now := digest(s.current.Load().watched())
 			if now == seen {
 				continue
 			}
@@ -81,16 +84,14 @@ func (s *server) reloadOn(ctx context.Context, signals <-chan os.Signal) {
 		}
 		s.reloads.applied.Inc()
 		s.reloads.success.Set(1)
-		seen = digest(s.watched()) // other files, perhaps
 		s.log.Info("configuration applied", "clouds", len(cfg.Clouds))
 	}
 }
 
 // watched are the files that make up the configuration.
-func (s *server) watched() []string {
-	cfg := s.current.Load()
-	files := append([]string{s.cfg.path}, cfg.files...)
-	files = append(files, s.guard.rules.Load().gate.Files()...)
+func (cfg *config) watched() []string {
+	files := append([]string{cfg.path}, cfg.files...)
+	files = append(files, authFiles(cfg.Auth)...)
 	if cfg.TLS != nil {
 		files = append(files, cfg.TLS.Cert, cfg.TLS.Key, cfg.TLS.ClientCA)
 	}

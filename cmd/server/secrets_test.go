@@ -61,6 +61,7 @@ func (c canaries) find(t *testing.T, place string, data []byte) {
 // TestNoSecrets plants secrets wherever they come in, lets everything fail that may
 // tell of them, and looks for them wherever something comes out.
 func TestNoSecrets(t *testing.T) {
+	t.Parallel()
 	planted := canaries{
 		"the key id of core": "CANARYKEYIDOFCORE01", "the key of core": "canary-key-of-core/+=1",
 		"the access key of scnet": "canaryaccesskeyofscnet0123456789", "the secret key of scnet": "canarysecretkeyofscnet0123456789",

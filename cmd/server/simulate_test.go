@@ -62,6 +62,7 @@ func isEvent(f *notebookv1.WatchResponse, of notebookv1.NotebookEvent_Type, name
 // TestMainJob is what the README promises of `make run`: both clouds in one
 // list, changes in both watches, and an image change that both of them show.
 func TestMainJob(t *testing.T) {
+	t.Parallel()
 	p, fleet := startSimulated(t, cloudsim.Config{Seed: 1})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

@@ -38,7 +38,7 @@ import (
 )
 
 var (
-	soakFor  = flag.Duration("soak", 30*time.Second, "for how long TestSoak lets clouds and callers misbehave")
+	soakFor  = flag.Duration("soak", 12*time.Second, "for how long TestSoak lets clouds and callers misbehave")
 	soakSeed = flag.Uint64("soak.seed", 0, "seed of TestSoak; 0 takes one from the clock")
 )
 

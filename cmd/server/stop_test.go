@@ -57,6 +57,7 @@ func nextLine(t *testing.T, lines *bufio.Scanner) *notebookv1.WatchResponse {
 // TestStopWithOpenWatches: SIGTERM tells every watch, over both doors, where to
 // go on, and the process is gone in time.
 func TestStopWithOpenWatches(t *testing.T) {
+	t.Parallel()
 	_, clouds := startVendorClouds(t)
 	p := start(t, vendorConfig(clouds.URL, ""))
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -152,6 +153,7 @@ func TestOneCloudStopped(t *testing.T) {
 // TestStopWithReadersThatNeverRead: whoever does not even take its last frame
 // cannot hold the process.
 func TestStopWithReadersThatNeverRead(t *testing.T) {
+	t.Parallel()
 	fleet, err := cloudsim.Start(cloudsim.Config{Notebooks: 600})
 	if err != nil {
 		t.Fatal(err)

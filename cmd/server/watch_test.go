@@ -731,6 +731,7 @@ func TestEventStreamEnds(t *testing.T) {
 // TestEventStreamDeadline is such an end in the whole process: a proxy that
 // limits the call.
 func TestEventStreamDeadline(t *testing.T) {
+	t.Parallel()
 	_, clouds := startVendorClouds(t)
 	p := start(t, vendorConfig(clouds.URL, ""))
 	all := p.events(t, "/v1/notebooks:watch", "Grpc-Timeout", "2S").rest(t)
@@ -760,6 +761,7 @@ func TestEventReaderLeaves(t *testing.T) {
 // TestStopWithOpenEventStreams: each is told where to go on, and that is no end
 // with an error.
 func TestStopWithOpenEventStreams(t *testing.T) {
+	t.Parallel()
 	_, clouds := startVendorClouds(t)
 	p := start(t, vendorConfig(clouds.URL, ""))
 	var open []*events
@@ -814,6 +816,7 @@ func (p *process) stuckReader(t *testing.T, accept string) net.Conn {
 // TestStopWithStuckEventReader: a reader that never reads holds up its own
 // stream and nobody else's, and is cut off when the server stops, in time.
 func TestStopWithStuckEventReader(t *testing.T) {
+	t.Parallel()
 	fleet, err := cloudsim.Start(cloudsim.Config{Seed: 1, Notebooks: 100})
 	if err != nil {
 		t.Fatal(err)
@@ -864,6 +867,7 @@ func TestStopWithStuckEventReader(t *testing.T) {
 // TestStuckReaderIsEnded: a reader that takes nothing for too long is cut off, and
 // counted as what it is.
 func TestStuckReaderIsEnded(t *testing.T) {
+	t.Parallel()
 	fleet, err := cloudsim.Start(cloudsim.Config{Seed: 1, Notebooks: 100})
 	if err != nil {
 		t.Fatal(err)

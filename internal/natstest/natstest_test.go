@@ -49,10 +49,10 @@ func connect(t *testing.T, urls ...string) *client {
 
 func (c *client) createStream(t *testing.T, replicas int) {
 	t.Helper()
-	_, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: replicas})
-	if err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, func() error { // the servers may still be busy with each other
+		_, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: replicas})
+		return err
+	})
 }
 
 // tryPublish publishes once. The id makes sure that a message is stored once
