@@ -46,8 +46,8 @@ chaos: ## Kill, freeze and cut off replicas and NATS nodes for CHAOS (10m), and 
 
 ATTACK ?= 1m
 .PHONY: attack
-attack: ## Attack a server in every known way for ATTACK (1m) altogether.
-	$(GO) test -race -v -count=1 -run '^TestAttacks$$' -timeout $(ATTACK)10m ./cmd/server -attack $(ATTACK)
+attack: ## Attack a server in every known way for ATTACK (1m) altogether, and with a million frames.
+		NOTEBOOKD_WHOLE=1 $(GO) test -race -v -count=1 -run '^(TestAttacks|TestGarbageFrames)$$' -timeout $(ATTACK)10m ./cmd/server -attack $(ATTACK)
 
 .PHONY: test-browser
 test-browser: ## Run the tests that need a browser (Debian: chromium).

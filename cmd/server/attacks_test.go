@@ -359,7 +359,7 @@ const (
 
 // TestAttacks attacks servers in many ways, each for a bounded time.
 func TestAttacks(t *testing.T) {
-	each := 50 * time.Millisecond
+	each := 40 * time.Millisecond
 	if *attackFor > 0 {
 		each = *attackFor / time.Duration(len(plainAttacks())+len(secureAttacks()))
 	}
