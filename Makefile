@@ -76,6 +76,10 @@ proto: third-party ## Regenerate gen/ from proto/.
 third-party:
 	$(GO) run ./internal/tools/thirdparty third_party/proto
 
+.PHONY: docs
+docs: ## Regenerate the references in docs/ from the source.
+	$(GO) run ./internal/tools/docs . docs
+
 .PHONY: fmt
 fmt: ## Format everything.
 	$(GO) fmt ./...
@@ -98,6 +102,7 @@ check: third-party ## Check format, vet, lint, the contract, and that generated 
 	@./internal/tools/check-breaking.sh
 	@echo "== generated code"
 	@./internal/tools/check-generated.sh
+	@./internal/tools/check-docs.sh
 
 .PHONY: clean
 clean: ## Remove what was built.

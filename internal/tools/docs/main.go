@@ -1,0 +1,45 @@
+// Docs writes the references that are made of the source: docs/configuration.md of
+// the Go types of the configuration file, and docs/errors.md of the enum ErrorReason.
+//
+// It reads the source and nothing else, and fails for what has no text there, so
+// that nothing can be added without being told.
+//
+// Usage: docs ROOT DIR, where ROOT is the module and DIR gets the files.
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: docs ROOT DIR")
+		os.Exit(2)
+	}
+	if err := write(os.DirFS(os.Args[1]), os.Args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, "docs:", err)
+		os.Exit(1)
+	}
+}
+
+// references makes the text of each file.
+var references = map[string]func(module fs.FS) (string, error){
+	"configuration.md": configuration,
+	"errors.md":        errorReasons,
+}
+
+func write(module fs.FS, dir string) error {
+	for name, made := range references {
+		text, err := made(module)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
