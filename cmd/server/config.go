@@ -18,19 +18,38 @@ import (
 )
 
 // config is the configuration file. Zero fields have the documented default.
+//
+// docs/configuration.md is made of the comments of its fields, and of those of what
+// it is made of: `make docs`.
 type config struct {
-	GRPC   grpcConfig    `yaml:"grpc"`   // the gRPC door
-	HTTP   httpConfig    `yaml:"http"`   // the HTTP door: REST, events, metrics, health
-	TLS    *tlsConfig    `yaml:"tls"`    // of all doors; without it they speak plain text. Whether there is one counts at the next start
-	Auth   access.Config `yaml:"auth"`   // who may call; without it everybody
-	Limits limitsConfig  `yaml:"limits"` // what callers can take
-	Watch  watchConfig   `yaml:"watch"`  // the bounds of watches
-	Store  storeConfig   `yaml:"store"`  // where everything is kept
-	Log    logConfig     `yaml:"log"`    // to stderr
-	Debug  debugConfig   `yaml:"debug"`  // a door for those who run the server
-	Drain  time.Duration `yaml:"drain"`  // time for open calls to end; default 10s
-	Reload time.Duration `yaml:"reload"` // how often this file, and those that it names, are looked at; default 5s
-	Clouds []cloudConfig `yaml:"clouds"` // accounts on clouds; at least one is needed
+	// GRPC is the door for gRPC.
+	GRPC grpcConfig `yaml:"grpc"`
+	// HTTP is the door for REST, health, metrics and the OpenAPI document.
+	HTTP httpConfig `yaml:"http"`
+	// TLS is what all doors prove themselves with, and what callers may prove themselves
+	// with. Default: none, the doors speak plain text.
+	TLS *tlsConfig `yaml:"tls"`
+	// Auth says who may call and what. Without it everybody may do everything, and the
+	// doors may only be on addresses of this host itself.
+	Auth access.Config `yaml:"auth"`
+	// Limits bound what callers can take.
+	Limits limitsConfig `yaml:"limits"`
+	// Watch bounds watches. A reload is for those that begin after it.
+	Watch watchConfig `yaml:"watch"`
+	// Store is where everything is kept.
+	Store storeConfig `yaml:"store"`
+	// Log is what is written to standard error.
+	Log logConfig `yaml:"log"`
+	// Debug is a third door, for those who run the server.
+	Debug debugConfig `yaml:"debug"`
+	// Drain is how long open calls have to end when the server stops. Watches are told
+	// to go elsewhere over the first half of it. Default: 10s.
+	Drain time.Duration `yaml:"drain"`
+	// Reload is how often this file is looked at for changes, and with it the files that
+	// it names for secrets, callers and the certificates of tls. Default: 5s.
+	Reload time.Duration `yaml:"reload"`
+	// Clouds are the accounts that are polled. Needed, at least one.
+	Clouds []cloudConfig `yaml:"clouds"`
 
 	Tracing telemetry.Config `yaml:"tracing"` // where spans are sent; default nowhere
 
@@ -51,52 +70,75 @@ func (c *config) cloud(name string) *cloudConfig {
 
 // grpcConfig is the gRPC door.
 type grpcConfig struct {
-	Address string `yaml:"address"` // host:port; default 127.0.0.1:9090
+	// Address is host:port to listen on. Default: 127.0.0.1:9090.
+	Address string `yaml:"address"`
 }
 
 // httpConfig is the HTTP door.
 type httpConfig struct {
-	Address string     `yaml:"address"` // host:port; default 127.0.0.1:8080
-	CORS    corsConfig `yaml:"cors"`    // which web pages from elsewhere may call
+	// Address is host:port to listen on. Default: 127.0.0.1:8080.
+	Address string `yaml:"address"`
+	// CORS lets web pages from elsewhere call this door.
+	CORS corsConfig `yaml:"cors"`
 	// TrustedProxies are networks, as 10.0.0.0/8, whose X-Forwarded-For is believed,
 	// also by the gRPC door. Default: none.
 	TrustedProxies []string `yaml:"trusted_proxies"`
-	// HSTS is for how long browsers are told to come with HTTPS only, when there is
-	// a tls section; default 8760h, a year; 0s not at all.
+	// HSTS is for how long browsers are told to come with HTTPS only, where there is
+	// a tls section; 0s tells them nothing. Default: 8760h, a year.
 	HSTS *time.Duration `yaml:"hsts"`
 }
 
 // corsConfig lets web pages from elsewhere call the HTTP door.
 type corsConfig struct {
-	Origins []string `yaml:"origins"` // such as https://console.example; default: none
+	// Origins are scheme and host of those pages, as https://console.example.
+	// Default: none.
+	Origins []string `yaml:"origins"`
 }
 
-// tlsConfig is how both doors prove who they are. Its files are read again when they
+// tlsConfig is how all doors prove who they are. Its files are read again when they
 // change.
 type tlsConfig struct {
-	Cert     string `yaml:"cert"`      // a file with the certificate and those that lead to the root
-	Key      string `yaml:"key"`       // a file with its key
-	ClientCA string `yaml:"client_ca"` // a file with the certificates that client certificates must lead to; default: none are asked for
+	// Cert is a file with the certificate and those that lead to the root, in PEM.
+	// Needed.
+	Cert string `yaml:"cert"`
+	// Key is a file with the certificate's key, in PEM. Needed.
+	Key string `yaml:"key"`
+	// ClientCA is a file with the certificates that client certificates must lead to,
+	// in PEM. Goes together with auth.certificates. Default: none, client certificates
+	// are not asked for.
+	ClientCA string `yaml:"client_ca"`
 }
 
 // limitsConfig bounds what callers can take. Zero fields have the documented default.
 type limitsConfig struct {
-	// CallsPerSecond of one caller, on average; default 200 where callers are
-	// authenticated, otherwise none. A caller is a subject, or else an address.
+	// CallsPerSecond is how often one caller may call, on average. A caller is a subject or,
+	// where nobody is asked and for credentials that are not accepted, an address.
+	// Default: 200 where callers are authenticated, otherwise no limit.
 	CallsPerSecond float64 `yaml:"calls_per_second"`
-	Burst          int     `yaml:"burst"` // calls of one caller at once; default twice calls_per_second
-	// Connections of both doors together; default 20000. What is more is closed at once.
+	// Burst is how many calls one caller may make at once. Default: twice
+	// calls_per_second, at least 1.
+	Burst int `yaml:"burst"`
+	// Connections are those of all doors together. What is more is closed at once.
+	// Default: 20000.
 	Connections int `yaml:"connections"`
-	// ConnectionsPerAddress do not count where the address is this host's own or a
-	// trusted proxy's; default 1000.
+	// ConnectionsPerAddress are those from one address, unless it is this host's own or
+	// a trusted proxy's. Default: 1000.
 	ConnectionsPerAddress int `yaml:"connections_per_address"`
-	StreamsPerConnection  int `yaml:"streams_per_connection"` // calls at once over one HTTP/2 connection; default 1000
-	StreamsPerAddress     int `yaml:"streams_per_address"`    // gRPC calls at once from one address; default 10000
-	MessageBytes          int `yaml:"message_bytes"`          // of one request; default 1048576
-	HeaderBytes           int `yaml:"header_bytes"`           // of the header of one request; default 65536
-	URLBytes              int `yaml:"url_bytes"`              // of the path and query of one request; default 16384
+	// StreamsPerConnection are calls at once over one HTTP/2 connection. Default: 1000.
+	StreamsPerConnection int `yaml:"streams_per_connection"`
+	// StreamsPerAddress are gRPC calls at once from one address, unless it is this
+	// host's own or a trusted proxy's. Default: 10000.
+	StreamsPerAddress int `yaml:"streams_per_address"`
+	// MessageBytes is the size of one request. Default: 1048576.
+	MessageBytes int `yaml:"message_bytes"`
+	// HeaderBytes is the size of the header of one request. Default: 65536.
+	HeaderBytes int `yaml:"header_bytes"`
+	// URLBytes is the length of path and query of one request over HTTP, at most
+	// header_bytes. Default: 16384.
+	URLBytes int `yaml:"url_bytes"`
 	// RequestTime is for how long a request may be on its way, from its first byte to
-	// its last; default 10s.
+	// its last. A reload changes it for gRPC calls only; HTTP requests and TLS
+	// handshakes follow at the next start. Default: 10s.
 	RequestTime time.Duration `yaml:"request_time"`
 }
 
@@ -119,30 +161,57 @@ func (c limitsConfig) withDefaults(authenticated bool) limitsConfig {
 
 // debugConfig is a third door, for those who run the server.
 type debugConfig struct {
-	// Address of the profiles of net/http/pprof, for the role admin; default: none.
+	// Address is host:port for the profiles of net/http/pprof. Where callers are
+	// authenticated, they are for the role admin in all clouds. Default: none, there is
+	// no such door.
 	Address string `yaml:"address"`
 }
 
 type storeConfig struct {
-	DataDir    string        `yaml:"data_dir"`   // empty: in memory
-	Sync       string        `yaml:"sync"`       // how often data_dir is forced to the disk: a duration, default 10s, or always
-	Tombstones time.Duration `yaml:"tombstones"` // how long deletions are remembered; default 24 h
-	NATSURL    string        `yaml:"nats_url"`   // servers of a NATS cluster, comma-separated; empty: embedded
-	NATS       natsConfig    `yaml:"nats"`       // how that cluster is used
-	Lease      time.Duration `yaml:"lease"`      // for how long a replica that is not heard of keeps its clouds; default 5 s
+	// DataDir is the directory in which the embedded store keeps its files, for one
+	// process at a time. It does not go with nats_url. Default: none, everything is kept
+	// in memory.
+	DataDir string `yaml:"data_dir"`
+	// Sync is how often data_dir is forced to the disk: a duration, or always for every
+	// write. It does not go with nats_url. Default: 10s.
+	Sync string `yaml:"sync"`
+	// Tombstones is how long deletions are remembered, and so how old a token may be
+	// that is resumed from. At least 1s. Default: 24h.
+	Tombstones time.Duration `yaml:"tombstones"`
+	// NATSURL are servers of a NATS cluster with JetStream, nats://host:port or
+	// tls://host:port, separated by commas. Several replicas can share it. Default: none,
+	// the store is embedded.
+	NATSURL string `yaml:"nats_url"`
+	// NATS says how to use the cluster that nats_url names.
+	NATS natsConfig `yaml:"nats"`
+	// Lease is for how long a replica that is not heard of keeps its clouds; only with
+	// nats_url. At least 1s. Default: 5s.
+	Lease time.Duration `yaml:"lease"`
 }
 
 // natsConfig says how to use the cluster that nats_url names.
 type natsConfig struct {
-	User        string          `yaml:"user"`        // with password; default none
-	Password    upstream.Secret `yaml:"password"`    // of user
-	Credentials string          `yaml:"credentials"` // a .creds file
-	NKey        string          `yaml:"nkey"`        // a file with a seed
-	CA          string          `yaml:"ca"`          // certificates to trust
-	Cert        string          `yaml:"cert"`        // a file with a client certificate
-	Key         string          `yaml:"key"`         // a file with its key
-	Replicas    int             `yaml:"replicas"`    // servers that keep each message: 1, 3 (default) or 5
-	Prefix      string          `yaml:"prefix"`      // of streams, buckets and subjects; default notebookd
+	// User is the name to connect with. Default: none.
+	User string `yaml:"user"`
+	// Password is the user's. Default: none.
+	Password upstream.Secret `yaml:"password"`
+	// Credentials is a .creds file to connect with. Default: none.
+	Credentials string `yaml:"credentials"`
+	// NKey is a file with the seed of an nkey to connect with. Default: none.
+	NKey string `yaml:"nkey"`
+	// CA is a file with the certificates to trust, in PEM. Default: those of the system.
+	CA string `yaml:"ca"`
+	// Cert is a file with the certificate to connect with, in PEM. Goes together with
+	// key. Default: none.
+	Cert string `yaml:"cert"`
+	// Key is a file with the certificate's key, in PEM. Default: none.
+	Key string `yaml:"key"`
+	// Replicas is how many servers of the cluster keep each message: 1, 3 or 5.
+	// Default: 3.
+	Replicas int `yaml:"replicas"`
+	// Prefix begins the names of streams, buckets and subjects. Installations with
+	// different ones can share a cluster. Default: notebookd.
+	Prefix string `yaml:"prefix"`
 }
 
 // storage is the configuration of what everything is kept in.
@@ -173,46 +242,77 @@ func (c storeConfig) urls() []string {
 }
 
 type watchConfig struct {
-	MaxPerCaller int           `yaml:"max_per_caller"` // watches that one caller may have open: a subject, or else an address; default 1000
-	MaxLifetime  time.Duration `yaml:"max_lifetime"`   // after which a watch is told to come again; default 1 h
-	SlowReader   time.Duration `yaml:"slow_reader"`    // for how long a reader may not take a frame; default 30 s
+	// MaxPerCaller is how many watches one caller may have open. A caller is a subject
+	// or, where nobody is asked, an address. Default: 1000.
+	MaxPerCaller int `yaml:"max_per_caller"`
+	// MaxLifetime is after what time a watch is told to come again, ±10 %. Default: 1h.
+	MaxLifetime time.Duration `yaml:"max_lifetime"`
+	// SlowReader is for how long a reader may take no frame before its watch is ended.
+	// Default: 30s.
+	SlowReader time.Duration `yaml:"slow_reader"`
 }
 
 type logConfig struct {
-	Level  string `yaml:"level"`  // debug, info (default), warn, error
-	Format string `yaml:"format"` // text (default), json
+	// Level is the least that is written: debug, info, warn or error. Default: info.
+	Level string `yaml:"level"`
+	// Format is text or json. Default: text.
+	Format string `yaml:"format"`
 }
 
 type cloudConfig struct {
-	Name    string        `yaml:"name"`    // as in clouds/{name}; needed
-	Kind    string        `yaml:"kind"`    // coreshub or scnet, whose section is beside it; needed
-	Poll    pollConfig    `yaml:"poll"`    // time from one poll of a location to the next, ±10 %
-	Timeout time.Duration `yaml:"timeout"` // of one call; default 10s
-	Breaker breakerConfig `yaml:"breaker"` // when calls are not made any more
-	Budget  *budgetConfig `yaml:"budget"`  // default: the quota that the kind of cloud documents
-	// Sections holds the settings of the kind, under the kind's name.
+	// Name is what the account is called in resource names: clouds/NAME. It begins with
+	// a lower-case letter and holds at most 63 of a-z, 0-9 and -. Needed.
+	Name string `yaml:"name"`
+	// Kind is the kind of cloud, and also the name of the section with its settings. Needed.
+	Kind string `yaml:"kind"`
+	// Poll is how often each location is read. An interval is at least 100ms and varies
+	// by ±10 %; the call budget can make it longer.
+	Poll pollConfig `yaml:"poll"`
+	// Timeout bounds one call, from connecting to the last byte. Default: 10s.
+	Timeout time.Duration `yaml:"timeout"`
+	// Breaker says when a circuit breaker opens. Each location has one for reads and
+	// one for changes.
+	Breaker breakerConfig `yaml:"breaker"`
+	// Budget keeps the calls of the account below its quota. Default: the quota that the
+	// kind of cloud documents.
+	Budget *budgetConfig `yaml:"budget"`
+	// Sections holds the settings of the cloud's kind, under the kind's name. A cloud
+	// has none of another kind. Needed.
 	Sections map[string]yaml.Node `yaml:",inline"`
 
 	settings settings // the section of Kind, decoded
 }
 
 type pollConfig struct {
-	Fast   time.Duration `yaml:"fast"`   // while a notebook is on its way from one state to another, or was just changed; default 5s
-	Normal time.Duration `yaml:"normal"` // while somebody watches or lists; default 15s
-	Idle   time.Duration `yaml:"idle"`   // otherwise; default 60s
+	// Fast is used while a notebook is in transition or was just changed. Default: 5s.
+	Fast time.Duration `yaml:"fast"`
+	// Normal is used while somebody watches or lists. Default: 15s.
+	Normal time.Duration `yaml:"normal"`
+	// Idle is used otherwise. Default: 60s.
+	Idle time.Duration `yaml:"idle"`
 }
 
 type breakerConfig struct {
-	Window       time.Duration `yaml:"window"`        // over which calls are counted; default 60s
-	MinRequests  uint32        `yaml:"min_requests"`  // that must have been made; default 5
-	FailureRatio float64       `yaml:"failure_ratio"` // of them that must have failed for the breaker to open; default 0.5
-	OpenFor      time.Duration `yaml:"open_for"`      // until one call is let through to try; default 30s
+	// Window is the time in which calls and failures are counted. Default: 60s.
+	Window time.Duration `yaml:"window"`
+	// MinRequests is how many calls the window must have before the breaker can open.
+	// Default: 5.
+	MinRequests uint32 `yaml:"min_requests"`
+	// FailureRatio is the share of failures among them with which it opens, above 0 and
+	// at most 1. Default: 0.5.
+	FailureRatio float64 `yaml:"failure_ratio"`
+	// OpenFor is how long no call is sent then, before one call decides. Default: 30s.
+	OpenFor time.Duration `yaml:"open_for"`
 }
 
 type budgetConfig struct {
-	CallsPerHour int     `yaml:"calls_per_hour"` // that the account may make in any hour; 0 for as many as it likes
-	Burst        int     `yaml:"burst"`          // of them at once; default a tenth
-	WriteShare   float64 `yaml:"write_share"`    // of them that is kept for image changes; default 0.2
+	// CallsPerHour is how many calls are made in any hour; 0 is no limit. Default: 0.
+	CallsPerHour int `yaml:"calls_per_hour"`
+	// Burst is how many of them may be made at once. Default: a tenth of calls_per_hour,
+	// at least 2.
+	Burst int `yaml:"burst"`
+	// WriteShare is the share of them that is kept for changes, below 1. Default: 0.2.
+	WriteShare float64 `yaml:"write_share"`
 }
 
 // simulated reports whether there is no configured cloud, so that the simulated

@@ -16,25 +16,46 @@ import (
 // Config is the auth section of the configuration. Zero fields have the documented
 // default.
 type Config struct {
-	// Insecure lets the server listen where others can reach it though nobody is asked
-	// who they are.
-	Insecure     bool               `yaml:"insecure"`
-	TokensFile   string             `yaml:"tokens_file"`  // static tokens, hashed
-	OIDC         []OIDCConfig       `yaml:"oidc"`         // issuers of JWTs
-	Certificates *CertificateConfig `yaml:"certificates"` // names in client certificates; {} for the defaults
-	Policy       []Grant            `yaml:"policy"`       // who may do what; needed when callers are asked who they are
+	// Insecure lets doors be reached from elsewhere though nobody is asked who they
+	// are, because something else keeps strangers out. Default: false.
+	//
+	// Whether that is needed is decided where the doors are known.
+	Insecure bool `yaml:"insecure"`
+	// TokensFile is a file with the hashes of static tokens: a YAML list of subject,
+	// groups, sha256 and expires. Default: none.
+	TokensFile string `yaml:"tokens_file"`
+	// OIDC are issuers of JWTs that are accepted, be they ID tokens or access tokens.
+	// Default: none.
+	OIDC []OIDCConfig `yaml:"oidc"`
+	// Certificates says how client certificates name callers; {} takes its defaults.
+	// Goes together with tls.client_ca. Default: none, client certificates name nobody.
+	Certificates *CertificateConfig `yaml:"certificates"`
+	// Policy are the grants. Who has none may do nothing. Needed with tokens_file, oidc
+	// or certificates.
+	Policy []Grant `yaml:"policy"`
 }
 
 // OIDCConfig is an issuer of JWTs, be they ID tokens or access tokens.
 type OIDCConfig struct {
-	Issuer       string   `yaml:"issuer"`        // its URL, exactly as in the tokens
-	Audiences    []string `yaml:"audiences"`     // a token is for one of these
-	JWKSURL      string   `yaml:"jwks_url"`      // of the keys; default: what the issuer's discovery document says
-	SubjectClaim string   `yaml:"subject_claim"` // default sub
-	GroupsClaim  string   `yaml:"groups_claim"`  // default groups
-	Prefix       *string  `yaml:"prefix"`        // of subjects and groups; default oidc:
-	CA           string   `yaml:"ca"`            // a file of certificates to trust instead of the system's
-	Algorithms   []string `yaml:"algorithms"`    // default: every asymmetric one
+	// Issuer is the URL of the issuer, exactly as in the claim iss of its tokens. Needed.
+	Issuer string `yaml:"issuer"`
+	// Audiences are whom tokens are for: a token names one of these. Needed.
+	Audiences []string `yaml:"audiences"`
+	// JWKSURL is the URL of its keys. Default: what its discovery document says.
+	JWKSURL string `yaml:"jwks_url"`
+	// SubjectClaim is the claim that names the caller. Default: sub.
+	SubjectClaim string `yaml:"subject_claim"`
+	// GroupsClaim is the claim that lists the caller's groups. Default: groups.
+	GroupsClaim string `yaml:"groups_claim"`
+	// Prefix comes before subjects and groups in policies, so that no two sources name
+	// the same caller. Default: oidc:.
+	Prefix *string `yaml:"prefix"`
+	// CA is a file with the certificates to trust instead of the system's, in PEM.
+	// Default: those of the system.
+	CA string `yaml:"ca"`
+	// Algorithms are those by which tokens may be signed. Default: every asymmetric one,
+	// RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA.
+	Algorithms []string `yaml:"algorithms"`
 }
 
 func (c *OIDCConfig) prefix() string {
@@ -47,8 +68,12 @@ func (c *OIDCConfig) prefix() string {
 // CertificateConfig says how a client certificate names the caller. Its
 // organizations are the caller's groups. Who verifies it is none of it.
 type CertificateConfig struct {
-	Prefix  *string            `yaml:"prefix"`  // of subjects and groups; default cert:
-	Subject CertificateSubject `yaml:"subject"` // common_name (default), dns, uri, email
+	// Prefix comes before subjects and groups in policies, so that no two sources name
+	// the same caller. Default: cert:.
+	Prefix *string `yaml:"prefix"`
+	// Subject is the part that names the caller: common_name, dns, uri or email. A
+	// certificate that has it more than once names nobody. Default: common_name.
+	Subject CertificateSubject `yaml:"subject"`
 }
 
 // CertificateSubject is the part of a certificate that names the caller. A

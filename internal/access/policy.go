@@ -24,16 +24,23 @@ const Everyone = "*"
 // Grant gives a role to some callers. It applies to a caller who is one of Subjects
 // or in one of Groups, and has all Claims.
 type Grant struct {
-	Role     Role     `yaml:"role"`     // viewer, operator or admin; each may do what those before it may
-	Subjects []string `yaml:"subjects"` // names of callers; * is every caller who was authenticated
-	Groups   []string `yaml:"groups"`   // names of groups of callers
-	// Claims are values that claims of the caller's JWT have, or hold. They are what
-	// the issuer says, without a prefix: the claim iss says which issuer.
+	// Role is what is given: viewer sees notebooks, operator changes them too, and admin
+	// is also told how the server itself does. Needed.
+	Role Role `yaml:"role"`
+	// Subjects are the callers that have it; `*` is every caller who was authenticated.
+	// Needed, unless groups are given.
+	Subjects []string `yaml:"subjects"`
+	// Groups are those whose members have it. Needed, unless subjects are given.
+	Groups []string `yaml:"groups"`
+	// Claims are values that claims of the caller's JWT must have, or hold, beside that.
+	// They are what the issuer says, without a prefix: the claim iss says which issuer.
+	// Default: none.
 	Claims map[string]string `yaml:"claims"`
-	// Clouds are where the role is given. Default: everywhere.
+	// Clouds are where the role is given, by name. Default: everywhere, unless locations
+	// are given.
 	Clouds []string `yaml:"clouds"`
-	// Locations narrow it to some, as "cloud/location". They name their clouds, and do
-	// not go together with clouds.
+	// Locations narrow it to some, as cloud/location. They do not go together with
+	// clouds. Default: every location of clouds.
 	Locations []string `yaml:"locations"`
 }
 

@@ -26,8 +26,13 @@ const (
 // one of these names without the prefix `ERROR_REASON_`. Its metadata has
 // `cloud`, `location` and `cloud_code` (the cloud's own code) where they apply.
 // `google.rpc.RetryInfo`, `BadRequest` and `PreconditionFailure` are added
-// where they help. Messages are notebookd's own words, never a cloud's. Each
-// reason says with which code it comes, and what to do.
+// where they help. Messages are notebookd's own words, never a cloud's.
+//
+// Each reason says with which codes it comes, what it means and what to do. A
+// call that fails because nothing is known yet of what it asks for, or not as
+// fresh as `max_staleness` asks, is UNAVAILABLE with the reason why the cloud
+// could not be read, whatever codes stand there. The operator is whoever runs
+// notebookd.
 type ErrorReason int32
 
 const (
@@ -35,157 +40,142 @@ const (
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
 	// UNAVAILABLE. The circuit breaker of the cloud is open; nothing was sent.
 	// `RetryInfo` says when the next attempt will be let through.
-	//
-	// Do: wait for the time in `RetryInfo` and try again; `GetCloud` says how the
-	// cloud does.
+	// Do: try again after `RetryInfo`. `List` answers meanwhile with what is
+	// known.
 	ErrorReason_ERROR_REASON_CIRCUIT_OPEN ErrorReason = 1
 	// UNAVAILABLE, or INTERNAL when the cloud itself reports an internal error.
 	// The cloud cannot be reached or cannot serve.
-	//
-	// Do: try again later; what is known is still listed.
+	// Do: try again after `RetryInfo` or, where there is none, a few times with
+	// growing pauses.
 	ErrorReason_ERROR_REASON_CLOUD_UNAVAILABLE ErrorReason = 2
 	// UNAVAILABLE. The cloud did not answer in time.
-	//
-	// Do: try again later; what is known is still listed.
+	// Do: try again after `RetryInfo`.
 	ErrorReason_ERROR_REASON_CLOUD_TIMEOUT ErrorReason = 3
 	// RESOURCE_EXHAUSTED. The cloud says that the account calls too often.
-	//
-	// Do: wait for the time in `RetryInfo` and try again.
+	// Do: try again after `RetryInfo`. If it comes often, ask the operator what
+	// else uses the account.
 	ErrorReason_ERROR_REASON_CLOUD_RATE_LIMITED ErrorReason = 4
 	// RESOURCE_EXHAUSTED. notebookd's own call budget for the account is spent;
 	// nothing was sent.
-	//
-	// Do: wait for the time in `RetryInfo` and try again; the operator can raise
-	// `budget`.
+	// Do: try again after `RetryInfo`. If it comes often, ask the operator for a
+	// larger budget or slower polls.
 	ErrorReason_ERROR_REASON_CALL_BUDGET_SPENT ErrorReason = 5
 	// INTERNAL. The cloud's answer could not be understood.
-	//
-	// Do: tell the operator; the log has the cloud's answer in short.
+	// Do: tell the operator; the log of notebookd says more.
 	ErrorReason_ERROR_REASON_CLOUD_BAD_RESPONSE ErrorReason = 6
 	// INTERNAL. The cloud refuses the credentials that notebookd is configured
-	// with. The caller did nothing wrong; the operator has to act.
-	//
-	// Do: tell the operator, who replaces the keys of the cloud.
+	// with. The caller did nothing wrong.
+	// Do: ask the operator for other credentials of the account.
 	ErrorReason_ERROR_REASON_CLOUD_CREDENTIALS_REJECTED ErrorReason = 7
 	// FAILED_PRECONDITION, INVALID_ARGUMENT or INTERNAL. The cloud refused the
-	// operation; `cloud_code` says with which code.
-	//
-	// Do: look up `cloud_code` in the cloud's documentation, and mend the request or
-	// the state of the notebook.
+	// operation; `cloud_code`, where there is one, says with which code.
+	// Do: FAILED_PRECONDITION: wait until the notebook or the account is in
+	// another state. INVALID_ARGUMENT: ask for something else. INTERNAL: tell the
+	// operator the `cloud_code`.
 	ErrorReason_ERROR_REASON_CLOUD_REJECTED ErrorReason = 8
-	// UNIMPLEMENTED. The cloud, or this version of notebookd, has no such
-	// operation or field.
-	//
-	// Do: leave the field out, or use another cloud; `GetCloud` lists capabilities.
+	// UNIMPLEMENTED, or NOT_FOUND for a path that REST does not have. The cloud,
+	// or this version of notebookd, has no such operation or field. A method that
+	// a path does not have is HTTP 405.
+	// Do: not try again. `GetCloud` tells what the cloud can do.
 	ErrorReason_ERROR_REASON_OPERATION_NOT_SUPPORTED ErrorReason = 9
 	// FAILED_PRECONDITION. The account cannot use the location.
-	//
-	// Do: use another location, or have the account allowed to use this one.
+	// Do: use another location, or have this one enabled for the account.
 	ErrorReason_ERROR_REASON_LOCATION_DISABLED ErrorReason = 10
 	// NOT_FOUND. No such notebook.
-	//
-	// Do: list the notebooks and use a name from there.
+	// Do: take the name from a `List` or `Watch`; the notebook may have been
+	// deleted.
 	ErrorReason_ERROR_REASON_NOTEBOOK_NOT_FOUND ErrorReason = 11
 	// NOT_FOUND. No such cloud, or no such location of it, is configured.
-	//
-	// Do: list the clouds and use a name from there.
+	// Do: take the name from `ListClouds`.
 	ErrorReason_ERROR_REASON_CLOUD_NOT_FOUND ErrorReason = 12
 	// FAILED_PRECONDITION. The change has consequences that were not named in
 	// `acknowledge`; `PreconditionFailure` lists them.
-	//
-	// Do: read the consequences, and name those that are wanted in `acknowledge`.
+	// Do: decide whether they are acceptable, and if so, call again with their
+	// codes, which are the `type` of each, in `acknowledge`.
 	ErrorReason_ERROR_REASON_WARNINGS_NOT_ACKNOWLEDGED ErrorReason = 13
 	// ABORTED. The notebook is not at the version named by `etag`.
-	//
-	// Do: read the notebook again, decide again, and send the new `etag`.
+	// Do: read the notebook again, and if the change is still wanted, call again
+	// with its new `etag`.
 	ErrorReason_ERROR_REASON_ETAG_MISMATCH ErrorReason = 14
-	// ABORTED. Another image change of the notebook is under way.
-	//
-	// Do: wait for the end of the change that the metadata names.
+	// ABORTED. Another image change of the notebook is under way; `change` in the
+	// metadata names it.
+	// Do: follow that one with `GetImageChange` until it has ended, and try again
+	// then if the change is still wanted.
 	ErrorReason_ERROR_REASON_CHANGE_IN_PROGRESS ErrorReason = 15
 	// INVALID_ARGUMENT. The `request_id` was used with other arguments.
-	//
-	// Do: make a new `request_id`.
+	// Do: make a new `request_id` for each different request.
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 16
-	// UNKNOWN. The request was sent, but whether the cloud did it is not known.
-	// Read the notebook before trying again.
-	//
-	// Do: ask for the change that the metadata names until it is settled; do not
-	// send another.
+	// UNKNOWN. The request was sent, but whether the cloud did it is not known
+	// yet; `change` in the metadata names the image change.
+	// Do: ask `GetImageChange` for it until it has ended, or call again with the
+	// same `request_id`. Send no other change before.
 	ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN ErrorReason = 17
 	// NOT_FOUND. The cloud has no such image.
-	//
-	// Do: check the reference of the image and its tag.
+	// Do: name an image that the cloud has for this location, account and kind of
+	// image.
 	ErrorReason_ERROR_REASON_IMAGE_NOT_FOUND ErrorReason = 18
 	// INVALID_ARGUMENT. The resume token was not made by this service, or for
 	// another parent or filter.
-	//
-	// Do: watch without a token.
+	// Do: watch without a token, forget what is known, and take the snapshot.
 	ErrorReason_ERROR_REASON_RESUME_TOKEN_INVALID ErrorReason = 19
-	// INVALID_ARGUMENT. The page token was not made by this service, or for
-	// other arguments.
-	//
-	// Do: begin again with the first page.
+	// INVALID_ARGUMENT. The page token was not made by this service, or for other
+	// arguments.
+	// Do: begin again with the first page, and change no argument but the token
+	// from page to page.
 	ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID ErrorReason = 20
-	// INVALID_ARGUMENT. The filter or the order cannot be understood.
-	//
-	// Do: mend the expression where the message says.
+	// INVALID_ARGUMENT. The filter or the order cannot be understood; `BadRequest`
+	// says why.
+	// Do: correct it.
 	ErrorReason_ERROR_REASON_FILTER_INVALID ErrorReason = 21
 	// INVALID_ARGUMENT. A field has a value that it must not have; `BadRequest`
-	// names it.
-	//
-	// Do: mend the field that `BadRequest` names.
+	// names it. Over REST a body that is too large is HTTP 413, and a path and
+	// query that are too long are HTTP 414.
+	// Do: correct the field.
 	ErrorReason_ERROR_REASON_INVALID_FIELD ErrorReason = 22
 	// RESOURCE_EXHAUSTED. The reader of a stream was too slow for too long. Its
 	// last token stays valid.
-	//
-	// Do: come again with the last token, and read faster, or watch less.
+	// Do: watch again with the last token, and read faster or watch less.
 	ErrorReason_ERROR_REASON_SLOW_READER ErrorReason = 23
 	// RESOURCE_EXHAUSTED. The caller has too many watches open.
-	//
-	// Do: close watches, or share one.
+	// Do: end some, or let several readers share one.
 	ErrorReason_ERROR_REASON_TOO_MANY_WATCHES ErrorReason = 24
-	// UNAVAILABLE. The log cannot be written; nothing was sent.
-	//
-	// Do: try again after `RetryInfo`, or another replica.
+	// UNAVAILABLE. The log cannot be written or read, or this replica of notebookd
+	// has not read enough of it; nothing was sent.
+	// Do: try again after `RetryInfo`, at another replica if there is one. If it
+	// lasts, tell the operator.
 	ErrorReason_ERROR_REASON_STORE_UNAVAILABLE ErrorReason = 25
-	// UNAVAILABLE. The server is stopping; try another one.
-	//
-	// Do: connect again; another replica, or the next process, answers.
+	// UNAVAILABLE. The server is stopping.
+	// Do: connect again, to another replica if there is one. Tokens stay valid.
 	ErrorReason_ERROR_REASON_DRAINING ErrorReason = 26
-	// UNAUTHENTICATED. The caller did not say who it is, or its credentials are not
-	// accepted, or not any more.
-	//
-	// Do: send `Authorization: Bearer` and a token that is valid, or a client
-	// certificate.
+	// UNAUTHENTICATED. The caller did not say who it is, or its credentials are
+	// not accepted, or not any more.
+	// Do: send a token or a client certificate, a new one if this one has expired.
+	// The same credentials will be refused again.
 	ErrorReason_ERROR_REASON_UNAUTHENTICATED ErrorReason = 27
-	// PERMISSION_DENIED. The caller may not do this, whether what it names exists or
-	// not.
-	//
-	// Do: ask the operator for a role.
+	// PERMISSION_DENIED. The caller may not do this, whether what it names exists
+	// or not.
+	// Do: ask the operator for a role there.
 	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 28
-	// RESOURCE_EXHAUSTED. The caller calls notebookd too often.
-	//
-	// Do: wait for the time in `RetryInfo`; watch instead of listing again and
-	// again.
+	// RESOURCE_EXHAUSTED. The caller calls notebookd too often, or has too many
+	// calls open.
+	// Do: try again after `RetryInfo`, and less often; where there is none, end
+	// some calls first.
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 29
 	// INTERNAL. A fault of notebookd itself; its log has the details.
-	//
-	// Do: tell the operator when it happened.
+	// Do: tell the operator what was called and when.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 30
 	// CANCELLED or DEADLINE_EXCEEDED. The caller left, or its deadline passed,
-	// before the answer was there.
-	//
-	// Do: allow more time.
+	// before the answer was there, or its request took too long to come. Over REST
+	// a body that comes too slowly is HTTP 408.
+	// Do: allow more time. `ChangeImage` may go on without its caller: call again
+	// with the same `request_id`, or look at `ListImageChanges`.
 	ErrorReason_ERROR_REASON_CALLER_GONE ErrorReason = 31
-	// NOT_FOUND. No such image change is known.
-	//
-	// Do: list the image changes; they are kept for 90 days.
+	// NOT_FOUND. No such image change is known. They are kept for 90 days.
+	// Do: take the name from `ListImageChanges`.
 	ErrorReason_ERROR_REASON_IMAGE_CHANGE_NOT_FOUND ErrorReason = 32
 	// UNAVAILABLE. The issuer of the caller's token cannot be asked whether the
 	// token is good.
-	//
-	// Do: try again after `RetryInfo`.
+	// Do: try again after `RetryInfo`. If it lasts, tell the operator.
 	ErrorReason_ERROR_REASON_ISSUER_UNAVAILABLE ErrorReason = 33
 )
 

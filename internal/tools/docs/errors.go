@@ -1,89 +1,143 @@
 package main
 
 import (
-	"bytes"
 	_ "embed"
+	"errors"
 	"fmt"
-	"net/http"
-	"os"
+	"go/ast"
+	"go/token"
+	"io/fs"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
 )
 
 //go:embed errors.md
-var errorsIntro string
+var errorsHead string
 
-var (
-	reasonLine = regexp.MustCompile(`^ERROR_REASON_([A-Z_]+) = \d+;$`)
-	codeWord   = regexp.MustCompile(`\b[A-Z]{2,}(?:_[A-Z]+)*\b`)
-)
+// contract is the folder with the enum, which is generated with the comments of the
+// contract.
+const contract = "gen/notebook/v1"
 
-// makeErrors makes the reference of errors of the comments of the enum.
-func makeErrors(file string) ([]byte, error) {
-	data, err := os.ReadFile(file)
+// reasonPrefix is left out where a reason is told.
+const reasonPrefix = "ERROR_REASON_"
+
+// reason is a reason of errors.
+type reason struct {
+	name        string
+	codes       []code.Code
+	meaning, do string
+}
+
+// errorReasons is the reference of errors.
+func errorReasons(module fs.FS) (string, error) {
+	src, err := newSource(module)
+	if err != nil {
+		return "", err
+	}
+	reasons, err := src.reasons()
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	out.WriteString("<!-- Made by `make docs` of proto/notebook/v1/errors.proto: change that. -->\n" + errorsHead)
+	out.WriteString("\n| Reason | gRPC code | HTTP | Meaning | What to do |\n|---|---|---|---|---|\n")
+	for _, r := range reasons {
+		var names, statuses []string
+		for _, c := range r.codes {
+			names = append(names, "`"+c.String()+"`")
+			statuses = append(statuses, strconv.Itoa(runtime.HTTPStatusFromCode(codes.Code(c))))
+		}
+		cells := []string{"`" + r.name + "`", strings.Join(names, ", "), strings.Join(slices.Compact(statuses), ", "), r.meaning, r.do}
+		for i, cell := range cells {
+			cells[i] = strings.ReplaceAll(cell, "|", `\|`)
+		}
+		out.WriteString("| " + strings.Join(cells, " | ") + " |\n")
+	}
+	return out.String(), nil
+}
+
+// reasons reads the enum. All problems are returned together.
+func (s *source) reasons() ([]reason, error) {
+	p, err := s.pkg(contract)
 	if err != nil {
 		return nil, err
 	}
-	_, body, ok := strings.Cut(string(data), "enum ErrorReason {")
-	if !ok {
-		return nil, fmt.Errorf("%s: no ErrorReason", file)
-	}
-	var out bytes.Buffer
-	out.WriteString(errorsIntro)
-	out.WriteString("\n| Reason | gRPC | HTTP | Meaning | What to do |\n|---|---|---|---|---|\n")
-	var said []string
-	for line := range strings.Lines(body) {
-		line = strings.TrimSpace(line)
-		if text, ok := strings.CutPrefix(line, "//"); ok {
-			said = append(said, strings.TrimSpace(text))
-			continue
-		}
-		match := reasonLine.FindStringSubmatch(line)
-		if match == nil {
-			said = nil
-			continue
-		}
-		if match[1] != "UNSPECIFIED" {
-			if err := writeReason(&out, match[1], strings.Join(said, " ")); err != nil {
-				return nil, err
+	var out []reason
+	var problems []error
+	for _, file := range p.files {
+		for _, decl := range file.Decls {
+			group, ok := decl.(*ast.GenDecl)
+			if !ok || group.Tok != token.CONST {
+				continue
+			}
+			for _, spec := range group.Specs {
+				value, ok := spec.(*ast.ValueSpec)
+				if !ok {
+					continue
+				}
+				if of, ok := value.Type.(*ast.Ident); !ok || of.Name != "ErrorReason" {
+					continue
+				}
+				name := strings.TrimPrefix(value.Names[0].Name, "ErrorReason_"+reasonPrefix)
+				if name == "UNSPECIFIED" {
+					continue
+				}
+				r, err := parseReason(name, value.Doc.Text())
+				if err != nil {
+					problems = append(problems, fmt.Errorf("%s: %w", name, err))
+				}
+				out = append(out, r)
 			}
 		}
-		said = nil
 	}
-	return out.Bytes(), nil
+	if len(out) == 0 {
+		problems = append(problems, errors.New("there is no reason"))
+	}
+	return out, errors.Join(problems...)
 }
 
-// writeReason writes the row of a reason, whose comment says the codes, the meaning
-// and what to do.
-func writeReason(out *bytes.Buffer, reason, text string) error {
-	meaning, do, ok := strings.Cut(text, " Do: ")
-	if !ok {
-		return fmt.Errorf("%s does not say what to do", reason)
+// doLine begins what to do, on a line of its own.
+var doLine = regexp.MustCompile(`(?m)^Do: `)
+
+// word is what may be the name of a code.
+var word = regexp.MustCompile(`\b[A-Z][A-Z_]+\b`)
+
+// onlyCodes is what is between the codes of a sentence that tells nothing else.
+var onlyCodes = regexp.MustCompile(`^(?:[A-Z_]+|, or | or |, )+$`)
+
+// parseReason takes a comment apart: “CODE. What it means.” and, on another line,
+// “Do: what to do.”, as the contract has them.
+func parseReason(name, comment string) (reason, error) {
+	r := reason{name: name}
+	at := doLine.FindAllStringIndex(comment, -1)
+	if len(at) != 1 {
+		return r, errors.New("the comment needs one line that begins with “Do: ” and says what to do")
 	}
-	first, rest, _ := strings.Cut(meaning, ". ")
-	var names, statuses []string
-	for _, name := range codeWord.FindAllString(first, -1) {
-		var code codes.Code
-		if err := code.UnmarshalJSON([]byte(`"` + name + `"`)); err != nil {
-			return fmt.Errorf("%s: %w", reason, err)
+	before := strings.Join(strings.Fields(comment[:at[0][0]]), " ")
+	r.do = strings.Join(strings.Fields(comment[at[0][1]:]), " ")
+	first, rest, _ := strings.Cut(before, ". ")
+	first = strings.TrimSuffix(first, ".")
+	for _, name := range word.FindAllString(first, -1) {
+		if c, ok := code.Code_value[name]; ok && !slices.Contains(r.codes, code.Code(c)) {
+			r.codes = append(r.codes, code.Code(c))
 		}
-		names = append(names, "`"+name+"`")
-		status := runtime.HTTPStatusFromCode(code)
-		if text := strings.TrimSpace(fmt.Sprintf("%d %s", status, http.StatusText(status))); !slices.Contains(statuses, text) {
-			statuses = append(statuses, text)
-		}
 	}
-	if len(names) == 0 || rest == "" {
-		return fmt.Errorf("%s does not begin with its code", reason)
+	if len(r.codes) == 0 {
+		return r, errors.New("the first sentence of the comment names no code of gRPC")
 	}
-	if _, more, ok := strings.Cut(first, " when "); ok { // one of the codes only then
-		rest = "The last code when " + more + ". " + rest
+	r.meaning = before
+	if onlyCodes.MatchString(first) {
+		r.meaning = rest
 	}
-	do = strings.ToUpper(do[:1]) + do[1:]
-	_, err := fmt.Fprintf(out, "| `%s` | %s | %s | %s | %s |\n", reason, strings.Join(names, ", "), strings.Join(statuses, ", "), strings.TrimSpace(rest), strings.TrimSpace(do))
-	return err
+	if r.meaning == "" || r.do == "" {
+		return r, errors.New("the comment has no meaning, or nothing to do")
+	}
+	r.do = upper(r.do)
+	return r, nil
 }

@@ -26,23 +26,26 @@ import (
 type Config struct {
 	// Endpoint is scheme and host of the cloud. Default: https://ai.coreshub.cn.
 	Endpoint string `yaml:"endpoint"`
-	// PathPrefix comes before every path. Default: /aicp.
+	// PathPrefix comes before every path; / is none. Default: /aicp.
 	PathPrefix string `yaml:"path_prefix"`
-	// Zones are the locations of the account. At least one is needed.
+	// Zones are the locations of the account. Needed, at least one.
 	Zones []string `yaml:"zones"`
-	// UserID is the id of the account's user, such as usr-AbCdEf12.
+	// UserID is the id of the account's user, such as usr-AbCdEf12. Needed, unless
+	// namespaces are given.
 	UserID string `yaml:"user_id"`
 	// Namespaces are listed in every zone. Default: user_id in lower case.
 	Namespaces []string `yaml:"namespaces"`
 
-	AccessKeyID     upstream.Secret `yaml:"access_key_id"`     // needed
-	SecretAccessKey upstream.Secret `yaml:"secret_access_key"` // that belongs to it; needed
+	// AccessKeyID is the id of the access key that signs calls. Needed.
+	AccessKeyID upstream.Secret `yaml:"access_key_id"`
+	// SecretAccessKey is the secret of that access key. Needed.
+	SecretAccessKey upstream.Secret `yaml:"secret_access_key"`
 
-	// SignEncode is how often the signature is percent-encoded in the URL:
-	// twice (default) or once.
+	// SignEncode is how often the signature is percent-encoded in the URL: twice or
+	// once. Default: twice.
 	SignEncode string `yaml:"sign_encode"`
-	// SignBody is whose MD5 is signed: that of nothing (empty, the default) or
-	// that of the body that is sent (md5).
+	// SignBody is whose MD5 is signed: empty is that of nothing, md5 that of the body
+	// that is sent. Default: empty.
 	SignBody string `yaml:"sign_body"`
 	// TimeZone is the zone of times that name none: an offset or an IANA name.
 	// Default: +08:00.

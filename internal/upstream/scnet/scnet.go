@@ -29,8 +29,8 @@ import (
 // Config configures a Provider: either Regions, each with a token, or a login.
 // Zero fields have the documented default.
 type Config struct {
-	// Regions are the locations, each with a token of its own. Without them a
-	// login finds them.
+	// Regions are the locations, each with a token that was got elsewhere. They do not
+	// go together with a login. Default: none, a login finds them.
 	Regions []Region `yaml:"regions"`
 
 	// LoginEndpoint is scheme and host of the login. Default: https://api.scnet.cn.
@@ -38,24 +38,30 @@ type Config struct {
 	// PlatformEndpoint is scheme and host of the platform, which knows where each
 	// region's AI service is. Default: https://www.scnet.cn.
 	PlatformEndpoint string `yaml:"platform_endpoint"`
-	// User is the name for the platform's login, not that of a cluster's user.
-	User      string          `yaml:"user"`
-	AccessKey upstream.Secret `yaml:"access_key"` // of the login
-	SecretKey upstream.Secret `yaml:"secret_key"` // of the login
+	// User is the name for the platform's login, not that of a cluster's user. Needed,
+	// unless regions are given.
+	User string `yaml:"user"`
+	// AccessKey is the id of the key that the login is made with. Needed, unless regions
+	// are given.
+	AccessKey upstream.Secret `yaml:"access_key"`
+	// SecretKey is what the login is signed with. Needed, unless regions are given.
+	SecretKey upstream.Secret `yaml:"secret_key"`
 
-	// MaxConcurrent calls are made to one region at a time. Default: 3.
+	// MaxConcurrent calls are made to one region at a time, and as many regions are
+	// looked up at a time. Default: 3.
 	MaxConcurrent int `yaml:"max_concurrent"`
 	// StrictEnvelope accepts a list only in the form of the vendor's field table.
+	// Default: false.
 	StrictEnvelope bool `yaml:"strict_envelope"`
-	// TimeZone is the zone of times: an offset or an IANA name. Default: +08:00.
+	// TimeZone is the zone of times that name none: an offset or an IANA name.
+	// Default: +08:00.
 	TimeZone string `yaml:"time_zone"`
 
 	// ReadOnly refuses what changing an image takes here: making a new notebook
-	// and releasing the old one. With it nothing is ever written.
+	// and releasing the old one. With it nothing is ever written. Default: false.
 	ReadOnly bool `yaml:"read_only"`
-	// CreateToken is the token that notebooks are created and started with: that
-	// of the "region" or that of the "platform", which a login gives. Default:
-	// region.
+	// CreateToken is the token that notebooks are created and started with: that of the
+	// region, or that of the platform, which only a login gives. Default: region.
 	CreateToken string `yaml:"create_token"`
 }
 
@@ -67,11 +73,15 @@ const (
 
 // Region is a region whose token was got elsewhere.
 type Region struct {
-	ID   string `yaml:"id"`   // the cloud's id of the region, such as 11250; needed
-	Name string `yaml:"name"` // for people; default none
+	// ID is the region's id, its location in resource names. Needed.
+	ID string `yaml:"id"`
+	// Name is for display. Default: none.
+	Name string `yaml:"name"`
 	// Endpoint is scheme and host of the region's AI service, with or without /ai.
-	Endpoint string          `yaml:"endpoint"`
-	Token    upstream.Secret `yaml:"token"` // of the region; needed
+	// Needed.
+	Endpoint string `yaml:"endpoint"`
+	// Token is what its calls are made with; it is never renewed. Needed.
+	Token upstream.Secret `yaml:"token"`
 }
 
 func (c Config) withDefaults() Config {
