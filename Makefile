@@ -47,7 +47,7 @@ chaos: ## Kill, freeze and cut off replicas and NATS nodes for CHAOS (10m), and 
 ATTACK ?= 1m
 .PHONY: attack
 attack: ## Attack a server in every known way for ATTACK (1m) altogether, and with a million frames.
-		NOTEBOOKD_WHOLE=1 $(GO) test -race -v -count=1 -run '^(TestAttacks|TestGarbageFrames)$$' -timeout $(ATTACK)10m ./cmd/server -attack $(ATTACK)
+	NOTEBOOKD_WHOLE=1 $(GO) test -race -v -count=1 -run '^(TestAttacks|TestGarbageFrames)$$' -timeout $(ATTACK)10m ./cmd/server -attack $(ATTACK)
 
 .PHONY: test-browser
 test-browser: ## Run the tests that need a browser (Debian: chromium).
@@ -109,6 +109,42 @@ check: third-party ## Check format, vet, lint, the contract, and that generated 
 	@echo "== generated code"
 	@./internal/tools/check-generated.sh
 	@./internal/tools/check-docs.sh
+	@echo "== deploy"
+	@$(MAKE) --no-print-directory check-deploy
+
+.PHONY: check-deploy
+check-deploy: ## Check what is in deploy/, the Dockerfile and the shell scripts.
+	cd tools/deploy && $(GO) mod tidy -diff
+	cd tools/deploy && $(GO) tool -modfile=../lint/go.mod golangci-lint run ./...
+	cd tools/deploy && $(GO) run . check ../..
+	cd tools/deploy && $(GO) test -count=1 ./... # what it reads is in another module, which no cache looks at
+
+.PHONY: check-image
+check-image: ## Run what is in the image as the image is run, without an engine (Linux, root).
+	./internal/tools/check-image.sh
+
+.PHONY: rules
+rules: ## Make the PrometheusRule of deploy/monitoring/alerts.yaml.
+	cd tools/deploy && $(GO) run . rules ../..
+
+.PHONY: release
+release: ## Build tarballs, SBOMs and sums of VERSION (v1.2.3) into dist/.
+	$(GO) run ./internal/tools/release -version '$(VERSION)' -out $(DIST)
+
+.PHONY: check-release
+check-release: ## Build a release twice, in different places, and compare.
+	./internal/tools/check-release.sh
+
+.PHONY: licenses
+licenses: ## Check the licences of everything that is in the programs, and list them.
+	$(GO) tool -modfile=tools/release/go.mod go-licenses check --ignore github.com/notebookd/notebookd \
+		--disallowed_types forbidden,restricted,unknown ./cmd/server ./cmd/cloudsim
+	$(GO) tool -modfile=tools/release/go.mod go-licenses report --ignore github.com/notebookd/notebookd \
+		./cmd/server ./cmd/cloudsim 2>/dev/null
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities in what the programs call.
+	./internal/tools/vuln.sh
 
 .PHONY: clean
 clean: ## Remove what was built.

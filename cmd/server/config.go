@@ -51,7 +51,8 @@ type config struct {
 	// Clouds are the accounts that are polled. Needed, at least one.
 	Clouds []cloudConfig `yaml:"clouds"`
 
-	Tracing telemetry.Config `yaml:"tracing"` // where spans are sent; default nowhere
+	// Tracing is where spans are sent.
+	Tracing telemetry.Config `yaml:"tracing"`
 
 	path  string            // of the file; empty without one
 	files []string          // that secrets were read from

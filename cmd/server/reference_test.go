@@ -148,7 +148,7 @@ var alternative = regexp.MustCompile(`(?m)^( *)# ([a-z_]+: )`)
 
 func TestExamplesOfTheReference(t *testing.T) {
 	dir := exampleFiles(t)
-	for _, name := range []string{"CORESHUB_ACCESS_KEY_ID", "CORESHUB_SECRET_ACCESS_KEY", "SCNET_ACCESS_KEY", "SCNET_SECRET_KEY", "SCNET_TOKEN"} {
+	for _, name := range []string{"CORESHUB_ACCESS_KEY_ID", "CORESHUB_SECRET_ACCESS_KEY", "SCNET_ACCESS_KEY", "SCNET_SECRET_KEY", "SCNET_TOKEN", "OTLP_TOKEN"} {
 		t.Setenv(name, "secret")
 	}
 	shown := map[string]bool{}
@@ -204,7 +204,7 @@ func exampleFiles(t *testing.T) string {
 		t.Fatal(err)
 	}
 	files := map[string][]byte{"tls.crt": cert, "tls.key": key, "tokens.yaml": []byte(entry)}
-	for _, name := range []string{"clients.crt", "id.crt", "nats-ca.crt"} {
+	for _, name := range []string{"clients.crt", "collector.crt", "id.crt", "nats-ca.crt"} {
 		files[name] = ca.pem
 	}
 	for _, name := range []string{"coreshub.secret", "nats.secret", "nats.creds", "nats.seed", "nats.crt", "nats.key"} {

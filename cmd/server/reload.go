@@ -250,7 +250,7 @@ func fixedKeys(started, cfg *config) []string {
 	}{
 		{"grpc.address", started.GRPC.Address, cfg.GRPC.Address},
 		{"http.address", started.HTTP.Address, cfg.HTTP.Address},
-		{"whether there is tls", started.TLS == nil, cfg.TLS == nil},
+		{"tls", started.TLS == nil, cfg.TLS == nil},
 		{"store", started.Store, cfg.Store},
 		{"log.format", started.Log.Format, cfg.Log.Format},
 		{"debug", started.Debug, cfg.Debug},

@@ -18,18 +18,20 @@ import (
 // Config says where traces go. Without an endpoint there are none. Other zero
 // fields have the documented default.
 type Config struct {
-	// Endpoint is host:port of an OpenTelemetry collector.
+	// Endpoint is host:port of an OpenTelemetry collector. Default: none, there are no
+	// traces.
 	Endpoint string `yaml:"endpoint"`
-	// Protocol is grpc (default) or http: OTLP with either.
+	// Protocol is that of OTLP: grpc or http. Default: grpc.
 	Protocol string `yaml:"protocol"`
-	// Insecure sends without TLS.
+	// Insecure sends without TLS. Default: false.
 	Insecure bool `yaml:"insecure"`
 	// CA is a file of certificates to trust. Default: those of the system.
 	CA string `yaml:"ca"`
-	// SampleRatio of the traces that begin here are recorded. Default: all. What a
-	// caller has begun is recorded when the caller says so.
+	// SampleRatio is the share of the traces that begin here that is recorded; what a
+	// caller has begun is recorded when the caller says so. Default: all.
 	SampleRatio *float64 `yaml:"sample_ratio"`
-	// Headers are sent with everything, such as a token of the collector's.
+	// Headers are sent with everything, such as a token of the collector's. Default:
+	// none.
 	Headers map[string]upstream.Secret `yaml:"headers"`
 }
 

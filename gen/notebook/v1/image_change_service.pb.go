@@ -344,8 +344,8 @@ type ImageChange struct {
 	Phase ImageChange_Phase `protobuf:"varint,6,opt,name=phase,proto3,enum=notebook.v1.ImageChange_Phase" json:"phase,omitempty"`
 	// Consequences of the change.
 	Warnings []*ImageChange_Warning `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// Who asked: the address of the caller, as callers do not identify themselves
-	// yet.
+	// Who asked: the caller's subject or, where callers are not authenticated, its
+	// address.
 	Principal string `protobuf:"bytes,8,opt,name=principal,proto3" json:"principal,omitempty"`
 	// Why, in the words of who asked.
 	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
