@@ -608,7 +608,10 @@ func TestRevoked(t *testing.T) {
 	var open []ending
 	begin := func(name, bearer string) {
 		over := ending{name + " over gRPC", make(chan error, 1)}
-		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+bearer)
+		ctx := t.Context()
+		if bearer != "" {
+			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+bearer)
+		}
 		stream, err := notebookv1.NewNotebookServiceClient(conn).Watch(ctx, &notebookv1.WatchRequest{BookmarkInterval: durationpb.New(time.Minute)})
 		if err := first(stream, err); err != nil {
 			t.Fatal(err)
@@ -626,7 +629,9 @@ func TestRevoked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set("Authorization", "Bearer "+bearer)
+		if bearer != "" {
+			req.Header.Set("Authorization", "Bearer "+bearer)
+		}
 		req.Header.Set("Accept", eventStreamType)
 		resp, err := client.Do(req)
 		if err != nil || resp.StatusCode != http.StatusOK {
@@ -665,6 +670,14 @@ func TestRevoked(t *testing.T) {
 	begin("a role that is taken away", g.tokens["right"])
 	g.configure(t, func(text string) string { return strings.ReplaceAll(text, "[right, ", "[") })
 	want(codes.PermissionDenied)
+	conn, client = g.dial(t, g.ca.pair(t, "robot")), g.web(t, g.ca.pair(t, "robot"))
+	begin("a certificate of an authority that is not believed any more", "")
+	g.file(t, "ca.pem", newAuthority(t).pem)
+	want(codes.Unauthenticated)
+	if _, err := notebookv1.NewNotebookServiceClient(conn).List(t.Context(), &notebookv1.ListRequest{}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a call over the old connection: %v", err)
+	}
+	conn, client = g.dial(t), g.web(t)
 	begin("one who may see less", g.tokens["everywhere"])
 	g.configure(t, func(text string) string {
 		return strings.ReplaceAll(text, "{role: viewer, subjects: [everywhere]}", "{role: viewer, subjects: [everywhere], clouds: [scnet]}")

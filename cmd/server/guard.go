@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"maps"
@@ -34,11 +36,14 @@ import (
 // guard asks each call who makes it, over whatever door, and ends those that go on
 // when their caller may not make them any more. It is safe for concurrent use.
 type guard struct {
-	log     *slog.Logger
-	rules   atomic.Pointer[rules]
-	rates   *rateLimit
-	asked   map[string]prometheus.Counter // by outcome
-	limited prometheus.Counter
+	log   *slog.Logger
+	rules atomic.Pointer[rules]
+	// certificates say which client certificates are believed; nil without TLS. Set
+	// before the first call.
+	certificates *certificates
+	rates        *rateLimit
+	asked        map[string]prometheus.Counter // by outcome
+	limited      prometheus.Counter
 
 	mu   sync.Mutex                           // guards long
 	long map[*session]context.CancelCauseFunc // the calls that go on
@@ -47,6 +52,7 @@ type guard struct {
 // rules are what the configuration says of callers. They are immutable.
 type rules struct {
 	gate    *access.Gate
+	files   [sha256.Size]byte // what is in the files of gate
 	limits  limitsConfig
 	proxies []netip.Prefix
 }
@@ -96,6 +102,7 @@ type session struct {
 	guard       *guard
 	rules       *rules // by which it was let in
 	credentials access.Credentials
+	chain       []*x509.Certificate // of the client certificate, as it was verified
 	identity    access.Identity
 	rights      *access.Rights
 	name        string // the subject, or the address where nobody is asked
@@ -141,8 +148,8 @@ func (g *guard) identify(ctx context.Context) (context.Context, *session, error)
 	}
 	s := &session{guard: g, rules: now}
 	var err error
-	if s.credentials, err = credentialsOf(ctx, md); err == nil {
-		s.identity, err = now.gate.Authenticate(ctx, s.credentials)
+	if s.credentials, s.chain, err = credentialsOf(ctx, md); err == nil {
+		s.identity, err = g.authenticate(ctx, now, s)
 	}
 	from := caller(ctx)
 	if err != nil {
@@ -172,25 +179,34 @@ func (g *guard) identify(ctx context.Context) (context.Context, *session, error)
 	return context.WithValue(ctx, sessionKey{}, s), s, nil
 }
 
-// credentialsOf are what came with a call.
-func credentialsOf(ctx context.Context, md metadata.MD) (access.Credentials, error) {
-	var out access.Credentials
+// authenticate finds out who makes a call, by the rules of now. A connection may be
+// older than these: its certificate may lead to an authority that is not believed any
+// more.
+func (g *guard) authenticate(ctx context.Context, now *rules, s *session) (access.Identity, error) {
+	if s.credentials.Bearer == "" && s.chain != nil && (g.certificates == nil || !g.certificates.current.Load().believes(s.chain)) {
+		return access.Identity{}, &access.Rejection{Cause: "authority"}
+	}
+	return now.gate.Authenticate(ctx, s.credentials)
+}
+
+// credentialsOf are what came with a call, and the chain of the certificate.
+func credentialsOf(ctx context.Context, md metadata.MD) (out access.Credentials, chain []*x509.Certificate, err error) {
 	switch headers := md.Get("authorization"); len(headers) {
 	case 0:
 	case 1:
-		var err error
 		if out.Bearer, err = access.Bearer(headers[0]); err != nil {
-			return out, err
+			return out, nil, err
 		}
 	default:
-		return out, &access.Rejection{Cause: "two of them"}
+		return out, nil, &access.Rejection{Cause: "two of them"}
 	}
 	if p, ok := peer.FromContext(ctx); ok {
 		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 && len(info.State.VerifiedChains[0]) > 0 {
-			out.Certificate = info.State.VerifiedChains[0][0]
+			chain = info.State.VerifiedChains[0]
+			out.Certificate = chain[0]
 		}
 	}
-	return out, nil
+	return out, chain, nil
 }
 
 // refusal is what a caller is told whose credentials are not good, or cannot be
@@ -222,7 +238,7 @@ func (g *guard) refusal(ctx context.Context, err error) error {
 // issuer cannot be asked, what it said before counts.
 func (s *session) check(ctx context.Context) (*access.Rights, error) {
 	now := s.guard.rules.Load()
-	identity, err := now.gate.Authenticate(ctx, s.credentials)
+	identity, err := s.guard.authenticate(ctx, now, s)
 	switch {
 	case errors.Is(err, access.ErrUnavailable), ctx.Err() != nil:
 		identity = s.identity

@@ -192,17 +192,16 @@ func (s *server) prepare(before, cfg *config) (*prepared, error) {
 // are as they were stays: it knows the keys of its issuers.
 func (s *server) newRules(before, cfg *config) (*rules, error) {
 	var gate *access.Gate
-	auth := digest(authFiles(cfg.Auth))
-	if before != nil && auth == s.authFiles && reflect.DeepEqual(before.Auth, cfg.Auth) {
-		gate = s.guard.rules.Load().gate
+	files, now := digest(authFiles(cfg.Auth)), s.guard.rules.Load()
+	if before != nil && files == now.files && reflect.DeepEqual(before.Auth, cfg.Auth) {
+		gate = now.gate
 	} else {
 		var err error
 		if gate, err = access.New(cfg.Auth, access.Options{Logger: s.log}); err != nil {
 			return nil, fmt.Errorf("auth: %w", err)
 		}
-		s.authFiles = auth
 	}
-	out := &rules{gate: gate, limits: cfg.Limits.withDefaults(!gate.Open())}
+	out := &rules{gate: gate, files: files, limits: cfg.Limits.withDefaults(!gate.Open())}
 	for _, text := range cfg.HTTP.TrustedProxies {
 		network, err := netip.ParsePrefix(text)
 		if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -70,9 +69,7 @@ type server struct {
 	reloads      *reloads
 	cloudMetrics *upstream.Metrics
 
-	// Owned by newServer and then by reloadOn.
-	sources   []inventory.Source
-	authFiles [sha256.Size]byte // what is in the files of the gate
+	sources []inventory.Source // owned by newServer and then by reloadOn
 
 	grpcListener, httpListener, debugListener net.Listener
 }
@@ -155,6 +152,7 @@ func (s *server) buildDoors() error {
 		if s.certificates, err = newCertificates(*s.cfg.TLS); err != nil {
 			return fmt.Errorf("tls: %w", err)
 		}
+		s.guard.certificates = s.certificates
 	}
 	refused := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "notebookd_connections_refused_total", Help: "Connections that were closed at once because there were too many.",

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 // certificates is what the doors prove themselves with. It is safe for concurrent
@@ -21,6 +24,29 @@ type certificate struct {
 	pair     tls.Certificate
 	clientCA *x509.CertPool // nil: client certificates are not asked for
 	expires  time.Time
+	believed *lru.Cache[[sha256.Size]byte, bool] // client certificates that were looked at, by their digest
+}
+
+// maxBelieved bounds how many client certificates are remembered.
+const maxBelieved = 4096
+
+// believes reports whether a client certificate leads to an authority. chain is what
+// it led to when its connection came.
+func (c *certificate) believes(chain []*x509.Certificate) bool {
+	if c.clientCA == nil {
+		return false
+	}
+	digest := sha256.Sum256(chain[0].Raw)
+	if yes, known := c.believed.Get(digest); known {
+		return yes // until when it is good is looked at elsewhere
+	}
+	between := x509.NewCertPool()
+	for _, cert := range chain[1:] {
+		between.AddCert(cert)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: c.clientCA, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	c.believed.Add(digest, err == nil)
+	return err == nil
 }
 
 // newCertificates reads the files of a configuration.
@@ -41,6 +67,9 @@ func readCertificate(cfg tlsConfig) (*certificate, error) {
 		return nil, fmt.Errorf("cert and key: %w", err)
 	}
 	out := &certificate{pair: pair, expires: pair.Leaf.NotAfter}
+	if out.believed, err = lru.New[[sha256.Size]byte, bool](maxBelieved); err != nil {
+		return nil, err
+	}
 	if cfg.ClientCA != "" {
 		data, err := os.ReadFile(cfg.ClientCA)
 		if err != nil {
