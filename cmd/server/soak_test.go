@@ -14,12 +14,15 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"os/signal"
 	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,6 +73,10 @@ const (
 func TestSoak(t *testing.T) {
 	seed := cmp.Or(*soakSeed, uint64(time.Now().UnixNano()))
 	t.Logf("%v with -soak.seed=%d", *soakFor, seed)
+	// The process's own goroutine for signals begins with the first who wants some.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	signal.Stop(signals)
 	before := goroutines()
 	t.Run("run", func(t *testing.T) { runSoak(t, seed) }) // its cleanups end all that it started
 	http.DefaultClient.CloseIdleConnections()
