@@ -25,6 +25,15 @@ import (
 // defaultHSTS is for how long browsers are told to come with HTTPS only.
 const defaultHSTS = 365 * 24 * time.Hour
 
+// always are the headers of every answer, by canonical name. Whoever adds to a value
+// gets another one, as there is no room in these.
+var always = map[string][]string{
+	"X-Content-Type-Options":  {"nosniff"},
+	"Referrer-Policy":         {"no-referrer"},
+	"Content-Security-Policy": {"default-src 'none'; frame-ancestors 'none'"},
+	"Cache-Control":           {"no-store"},
+}
+
 // secure is what every request over HTTP goes through first: the bounds of what may
 // be sent, and what browsers are told about the answers. cfg may be replaced while
 // requests come.
@@ -52,10 +61,9 @@ func secure(cfg *atomic.Pointer[config], limits limitsConfig, next http.Handler)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		now := cfg.Load()
 		header := w.Header()
-		header.Set("X-Content-Type-Options", "nosniff")
-		header.Set("Referrer-Policy", "no-referrer")
-		header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		header.Set("Cache-Control", "no-store")
+		for name, value := range always { // a tenth of what a List costs would go into making them anew
+			header[name] = value
+		}
 		if r.TLS != nil {
 			age := defaultHSTS
 			if now.HTTP.HSTS != nil {
