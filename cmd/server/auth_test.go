@@ -693,3 +693,64 @@ func TestRevoked(t *testing.T) {
 		}
 	}
 }
+
+// TestAuthComesAndGoes: who watched while nobody was asked is asked when callers are,
+// and doors that others can reach do not open by a reload.
+func TestAuthComesAndGoes(t *testing.T) {
+	open := func(text string) string {
+		before, rest, _ := strings.Cut(text, "auth:\n")
+		_, after, _ := strings.Cut(rest, "clouds:\n")
+		return strings.Replace(before, ", client_ca: ", " }#", 1) + "clouds:\n" + after
+	}
+	g := startGuarded(t, open)
+	stream, err := notebookv1.NewNotebookServiceClient(g.dial(t)).Watch(t.Context(), &notebookv1.WatchRequest{BookmarkInterval: durationpb.New(time.Minute)})
+	if err := first(stream, err); err != nil {
+		t.Fatal(err)
+	}
+	g.applied(t, func() { g.configure(t, nil) })
+	for {
+		if _, err := stream.Recv(); err != nil {
+			if status.Code(err) != codes.Unauthenticated {
+				t.Errorf("the watch of nobody ended with %v", err)
+			}
+			break
+		}
+	}
+	g.server.cfg.GRPC.Address = ":9090" // as if it had been started there
+	g.configure(t, open)
+	g.until(t, "it is refused", func() bool { return strings.Contains(g.log.String(), "auth: is needed") })
+	if _, err := notebookv1.NewNotebookServiceClient(g.dial(t)).List(t.Context(), &notebookv1.ListRequest{}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestHealthOfClouds: how the process does is told to everybody, how a cloud does to
+// those who may see it.
+func TestHealthOfClouds(t *testing.T) {
+	g := startGuarded(t, nil)
+	client := healthpb.NewHealthClient(g.dial(t))
+	as := func(subject string) context.Context {
+		if subject == "" {
+			return t.Context()
+		}
+		return metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+g.tokens[subject])
+	}
+	for subject, want := range map[string]struct {
+		listed int
+		core   codes.Code
+	}{"": {1, codes.Unauthenticated}, "nobody": {1, codes.NotFound}, "viewer": {2, codes.OK}, "other": {2, codes.NotFound}, "everywhere": {3, codes.OK}} {
+		list, err := client.List(as(subject), &healthpb.HealthListRequest{})
+		if err != nil || len(list.GetStatuses()) != want.listed {
+			t.Errorf("%q is told of %v: %v", subject, list.GetStatuses(), err)
+		}
+		if _, err := client.Check(as(subject), &healthpb.HealthCheckRequest{Service: "clouds/core"}); status.Code(err) != want.core {
+			t.Errorf("%q asks for core: %v, want %v", subject, err, want.core)
+		}
+		if err := first(client.Watch(as(subject), &healthpb.HealthCheckRequest{Service: "clouds/core"})); status.Code(err) != want.core {
+			t.Errorf("%q watches core: %v, want %v", subject, err, want.core)
+		}
+	}
+	if err := first(client.Watch(t.Context(), &healthpb.HealthCheckRequest{Service: strings.Repeat("x", 1000)})); status.Code(err) != codes.NotFound {
+		t.Errorf("a long name: %v", err)
+	}
+}

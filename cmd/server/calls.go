@@ -74,7 +74,8 @@ func (c *calls) count(registry prometheus.Registerer, services map[string]grpc.S
 
 // record is what those further in find out about a call, for its line in the log.
 type record struct {
-	caller string // who makes it; empty while that is not known
+	caller  string // who makes it; empty while that is not known
+	limited bool   // it was refused because its caller calls too often
 }
 
 type recordKey struct{}
@@ -100,6 +101,9 @@ func (c *calls) begin(ctx context.Context, fullMethod string) (_ context.Context
 // access writes the line of a call in the log.
 func (c *calls) access(ctx context.Context, m *methodCalls, found *record, code codes.Code, err error, began time.Time, took time.Duration) {
 	level := levelOf(code)
+	if found.limited {
+		level = slog.LevelDebug // a flood is counted, and must not become one in the log
+	}
 	if !c.log.Enabled(ctx, level) {
 		return
 	}

@@ -108,7 +108,12 @@ func (c *checker) problem(path, text string) {
 func (c *checker) yaml(err error) {
 	c.garbled = true
 	if types, ok := errors.AsType[*yaml.TypeError](err); ok {
-		c.problems = append(c.problems, types.Errors...)
+		for _, text := range types.Errors { // which quote the value, and that may be a secret
+			if line, _, ok := strings.Cut(text, ": cannot unmarshal "); ok {
+				text = line + ": has a value of the wrong form"
+			}
+			c.problems = append(c.problems, text)
+		}
 		return
 	}
 	c.problems = append(c.problems, strings.TrimPrefix(err.Error(), "yaml: "))
@@ -154,6 +159,10 @@ func (c *checker) walk(node *yaml.Node, value reflect.Value, path string) {
 			if field, ok := fieldByKey(value, key.Value); ok {
 				c.walk(node.Content[i+1], field, at)
 			} else if _, isKind := kinds[key.Value]; !isKind || value.Type() != reflect.TypeFor[cloudConfig]() {
+				if !keyForm.MatchString(key.Value) { // it may be a secret in the wrong place
+					c.lines[path+".?"] = key.Line
+					at = strings.TrimPrefix(path+".?", ".")
+				}
 				c.problem(at, "unknown key")
 			}
 		}
@@ -167,6 +176,9 @@ func (c *checker) walk(node *yaml.Node, value reflect.Value, path string) {
 		}
 	}
 }
+
+// keyForm is that of keys.
+var keyForm = regexp.MustCompile(`^[a-z][a-z_]{0,30}$`)
 
 func fieldByKey(value reflect.Value, key string) (reflect.Value, bool) {
 	for i := range value.NumField() {
@@ -307,11 +319,10 @@ func (c *checker) doors(cfg *config) {
 	case cfg.Auth.Certificates == nil && clientCA:
 		c.problem("tls.client_ca", "needs auth.certificates, to say who the callers are; {} takes its defaults")
 	}
-	open := cfg.Auth.TokensFile == "" && len(cfg.Auth.OIDC) == 0 && cfg.Auth.Certificates == nil
 	for _, door := range []struct{ key, address string }{
 		{"grpc.address", cfg.GRPC.Address}, {"http.address", cfg.HTTP.Address}, {"debug.address", cfg.Debug.Address},
 	} {
-		if door.address != "" && open && !cfg.Auth.Insecure && !isLoopback(door.address) {
+		if door.address != "" && !cfg.asks() && !cfg.Auth.Insecure && !isLoopback(door.address) {
 			c.problem(door.key, "others can reach it, and nothing asks them who they are: add an auth section, or auth: {insecure: true} if something else keeps them out")
 		}
 	}

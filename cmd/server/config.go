@@ -59,6 +59,11 @@ type config struct {
 	seen  [sha256.Size]byte // the digest of all files, right after they were read
 }
 
+// asks reports whether callers are asked who they are.
+func (c *config) asks() bool {
+	return c.Auth.TokensFile != "" || len(c.Auth.OIDC) > 0 || c.Auth.Certificates != nil
+}
+
 // cloud returns the section of a cloud, or nil.
 func (c *config) cloud(name string) *cloudConfig {
 	for i := range c.Clouds {
@@ -321,7 +326,8 @@ type budgetConfig struct {
 func (c *config) simulated() bool { return len(c.Clouds) == 0 }
 
 // loadConfig reads and checks a configuration file. Without a file it returns
-// the defaults. Its error names every problem with its place.
+// the defaults. Its error names every problem with its place; a configuration that
+// comes with one is good for nothing but to say which files it names.
 func loadConfig(file string) (*config, error) {
 	cfg := &config{}
 	if file != "" {
@@ -330,7 +336,10 @@ func loadConfig(file string) (*config, error) {
 			return nil, fmt.Errorf("configuration: %w", err)
 		}
 		if cfg, err = parseConfig(file, data); err != nil {
-			return nil, err
+			if cfg != nil {
+				cfg.path = file
+			}
+			return cfg, err
 		}
 	}
 	cfg.path = file

@@ -77,6 +77,19 @@ clouds: [{name: core, kind: coreshub, coreshub: {zones: [z], user_id: u, access_
 			"line 7: auth.policy[0].role: must be one of viewer, operator, admin",
 			"line 7: auth.policy[1]: names nobody: subjects or groups are needed; the subject * is every caller who was authenticated",
 		}},
+		{"secrets in the wrong place", `
+auth: {nbd_Canary: x}
+store: {nats: canarycanary}
+clouds:
+  - name: core
+    kind: coreshub
+    coreshub: {zones: canarycanary, user_id: u, access_key_id: {env: sk-canary}, secret_access_key: {value: s}}
+`, []string{
+			"line 2: auth.?: unknown key",
+			"line 3: has a value of the wrong form",
+			"line 7: clouds[0].coreshub.access_key_id: environment variable is empty or not set",
+			"line 7: has a value of the wrong form",
+		}},
 		{"secrets", `
 clouds:
   - name: core

@@ -17,6 +17,7 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -41,9 +42,12 @@ type guard struct {
 	// certificates say which client certificates are believed; nil without TLS. Set
 	// before the first call.
 	certificates *certificates
-	rates        *rateLimit
-	asked        map[string]prometheus.Counter // by outcome
-	limited      prometheus.Counter
+	rates        *rateLimit // of callers
+	// strangers is apart from rates, so that they do not drive out callers.
+	strangers *rateLimit
+	unchecked rate.Sometimes                // what the log is told of issuers
+	asked     map[string]prometheus.Counter // by outcome
+	limited   prometheus.Counter
 
 	mu   sync.Mutex                           // guards long
 	long map[*session]context.CancelCauseFunc // the calls that go on
@@ -62,7 +66,7 @@ func newGuard(registry prometheus.Registerer, log *slog.Logger) *guard {
 		Name: "notebookd_auth_total", Help: "Calls by what became of their credentials: ok, missing, rejected, or unavailable where an issuer could not be asked.",
 	}, []string{"outcome"})
 	g := &guard{
-		log: log, rates: newRateLimit(), asked: map[string]prometheus.Counter{}, long: map[*session]context.CancelCauseFunc{},
+		log: log, rates: newRateLimit(), strangers: newRateLimit(), unchecked: rate.Sometimes{Interval: time.Minute}, asked: map[string]prometheus.Counter{}, long: map[*session]context.CancelCauseFunc{},
 		limited: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "notebookd_rate_limited_total", Help: "Calls that were refused because their caller calls too often.",
 		}),
@@ -102,7 +106,7 @@ type session struct {
 	guard       *guard
 	rules       *rules // by which it was let in
 	credentials access.Credentials
-	chain       []*x509.Certificate // of the client certificate, as it was verified
+	chains      [][]*x509.Certificate // of the client certificate, as they were verified
 	identity    access.Identity
 	rights      *access.Rights
 	name        string // the subject, or the address where nobody is asked
@@ -116,14 +120,10 @@ func callerOf(ctx context.Context) service.Caller {
 	if !ok {
 		return service.Caller{Name: caller(ctx), Rights: rights{}} // who did not come by a door may do nothing
 	}
-	out := service.Caller{Name: s.name, Rights: rights{s.rights}}
-	if s.identity.Method != access.MethodNone {
-		out.Check = func(ctx context.Context) (service.Rights, error) {
-			now, err := s.check(ctx)
-			return rights{now}, err
-		}
-	}
-	return out
+	return service.Caller{Name: s.name, Rights: rights{s.rights}, Check: func(ctx context.Context) (service.Rights, error) {
+		now, err := s.check(ctx)
+		return rights{now}, err
+	}}
 }
 
 // rights is access.Rights in the words of the service.
@@ -148,28 +148,27 @@ func (g *guard) identify(ctx context.Context) (context.Context, *session, error)
 	}
 	s := &session{guard: g, rules: now}
 	var err error
-	if s.credentials, s.chain, err = credentialsOf(ctx, md); err == nil {
+	if s.credentials, s.chains, err = credentialsOf(ctx, md); err == nil {
 		s.identity, err = g.authenticate(ctx, now, s)
 	}
 	from := caller(ctx)
 	if err != nil {
 		err = g.refusal(ctx, err)
-		// Whoever guesses is told nothing more before long.
-		if limit := g.rates.take("\x00"+from, now.limits); limit != nil {
-			g.limited.Inc()
+		if limit := g.ofStrangers(ctx); limit != nil { // whoever guesses is told nothing more before long
 			err = limit
 		}
 		return ctx, nil, err
 	}
 	g.asked["ok"].Inc()
-	s.name = s.identity.Subject
+	counted := s.identity.Subject
+	s.name = counted
 	if s.identity.Method == access.MethodNone {
-		s.name = from
+		s.name, counted = from, network(from)
 	} else {
 		telemetry.Subject(ctx, s.name)
 	}
-	if err := g.rates.take(s.name, now.limits); err != nil {
-		g.limited.Inc()
+	if err := g.rates.take(counted, now.limits); err != nil {
+		g.tooOften(ctx)
 		return ctx, nil, err
 	}
 	if r, ok := ctx.Value(recordKey{}).(*record); ok {
@@ -183,14 +182,39 @@ func (g *guard) identify(ctx context.Context) (context.Context, *session, error)
 // older than these: its certificate may lead to an authority that is not believed any
 // more.
 func (g *guard) authenticate(ctx context.Context, now *rules, s *session) (access.Identity, error) {
-	if s.credentials.Bearer == "" && s.chain != nil && (g.certificates == nil || !g.certificates.current.Load().believes(s.chain)) {
+	if s.credentials.Bearer == "" && s.chains != nil && (g.certificates == nil || !g.certificates.current.Load().believes(s.chains)) {
 		return access.Identity{}, &access.Rejection{Cause: "authority"}
 	}
 	return now.gate.Authenticate(ctx, s.credentials)
 }
 
-// credentialsOf are what came with a call, and the chain of the certificate.
-func credentialsOf(ctx context.Context, md metadata.MD) (out access.Credentials, chain []*x509.Certificate, err error) {
+// ofStrangers counts a call of somebody who is not known, or not asked.
+func (g *guard) ofStrangers(ctx context.Context) error {
+	err := g.strangers.take(network(caller(ctx)), g.rules.Load().limits)
+	if err != nil {
+		g.tooOften(ctx)
+	}
+	return err
+}
+
+// tooOften notes a call that its caller makes too often.
+func (g *guard) tooOften(ctx context.Context) {
+	g.limited.Inc()
+	if r, ok := ctx.Value(recordKey{}).(*record); ok {
+		r.limited = true
+	}
+}
+
+// network is what is counted of an address: of IPv6 a host has a whole network.
+func network(address string) string {
+	if addr, err := netip.ParseAddr(address); err == nil {
+		return networkOf(addr).String()
+	}
+	return address
+}
+
+// credentialsOf are what came with a call, and the chains of the certificate.
+func credentialsOf(ctx context.Context, md metadata.MD) (out access.Credentials, chains [][]*x509.Certificate, err error) {
 	switch headers := md.Get("authorization"); len(headers) {
 	case 0:
 	case 1:
@@ -202,11 +226,11 @@ func credentialsOf(ctx context.Context, md metadata.MD) (out access.Credentials,
 	}
 	if p, ok := peer.FromContext(ctx); ok {
 		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 && len(info.State.VerifiedChains[0]) > 0 {
-			chain = info.State.VerifiedChains[0]
-			out.Certificate = chain[0]
+			chains = info.State.VerifiedChains
+			out.Certificate = chains[0][0]
 		}
 	}
-	return out, chain, nil
+	return out, chains, nil
 }
 
 // refusal is what a caller is told whose credentials are not good, or cannot be
@@ -224,7 +248,7 @@ func (g *guard) refusal(ctx context.Context, err error) error {
 			"your credentials are not accepted ("+rejection.Cause+"); get others")
 	case errors.Is(err, access.ErrUnavailable):
 		g.asked["unavailable"].Inc()
-		g.log.WarnContext(ctx, "credentials not checked", "error", err)
+		g.unchecked.Do(func() { g.log.WarnContext(ctx, "credentials not checked", "error", err) })
 		return service.ErrorWith(codes.Unavailable, notebookv1.ErrorReason_ERROR_REASON_ISSUER_UNAVAILABLE,
 			"the issuer of your token cannot be asked at the moment; try again", &errdetails.RetryInfo{RetryDelay: durationpb.New(5 * time.Second)})
 	case ctx.Err() != nil:
@@ -267,9 +291,6 @@ func errNoRole() error {
 // follow ends a call that goes on when its caller may not make it any more: at once
 // when the rules change, and when the credentials expire.
 func (g *guard) follow(ctx context.Context, s *session, end context.CancelCauseFunc) (leave func()) {
-	if s.identity.Method == access.MethodNone {
-		return func() {}
-	}
 	var timer *time.Timer
 	if at := s.identity.Expires; !at.IsZero() {
 		timer = time.AfterFunc(time.Until(at), func() { end(errExpired()) })
@@ -293,6 +314,9 @@ func (g *guard) follow(ctx context.Context, s *session, end context.CancelCauseF
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	arrived(ctx)
 	if slices.Contains(openMethods, info.FullMethod) {
+		if err := g.ofStrangers(ctx); err != nil {
+			return nil, err
+		}
 		return handler(ctx, req)
 	}
 	ctx, _, err := g.identify(ctx)
@@ -304,6 +328,9 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 
 func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if slices.Contains(openMethods, info.FullMethod) {
+		if err := g.ofStrangers(stream.Context()); err != nil {
+			return err
+		}
 		return handler(srv, &identifiedStream{stream, stream.Context()})
 	}
 	ctx, s, err := g.identify(stream.Context())

@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +45,10 @@ func secure(cfg *atomic.Pointer[config], limits limitsConfig, next http.Handler)
 			writeBound(w, http.StatusRequestURITooLong, "path and query", fmt.Sprintf("are longer than %d bytes", limits.URLBytes))
 			return
 		}
+		if err := sameSite(cfg.Load(), r); err != nil {
+			writeStatus(w, err)
+			return
+		}
 		if r.Body != nil && r.ContentLength != 0 {
 			if !readWhole(w, r, limits) {
 				return
@@ -51,7 +57,7 @@ func secure(cfg *atomic.Pointer[config], limits limitsConfig, next http.Handler)
 		next.ServeHTTP(w, r)
 	})
 	// Those that may call from a web page of another origin are asked of the
-	// configuration for each request. Nothing is sent along by the browser itself.
+	// configuration for each request.
 	shared := cors.New(cors.Options{
 		AllowOriginFunc: func(origin string) bool { return slices.Contains(cfg.Load().HTTP.CORS.Origins, origin) },
 		AllowedMethods:  []string{http.MethodGet, http.MethodPost},
@@ -79,6 +85,34 @@ func secure(cfg *atomic.Pointer[config], limits limitsConfig, next http.Handler)
 		}
 		bounded.ServeHTTP(w, r)
 	})
+}
+
+// crossOrigin knows the requests that a browser makes for a page of another origin,
+// and that are to change something.
+var crossOrigin = http.NewCrossOriginProtection()
+
+// sameSite refuses what a web page makes a browser do without the reader's knowledge:
+// a browser has a client certificate, or just a way to this host, by itself.
+func sameSite(cfg *config, r *http.Request) error {
+	if err := crossOrigin.Check(r); err != nil && !slices.Contains(cfg.HTTP.CORS.Origins, r.Header.Get("Origin")) {
+		return service.Error(codes.PermissionDenied, notebookv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED,
+			"pages of this origin may not call; name it in http.cors.origins if they are to")
+	}
+	// Where nobody is asked who they are, a page must not reach this host under a name
+	// of its own either.
+	if cfg.asks() || cfg.Auth.Insecure || !isLoopback(cfg.HTTP.Address) {
+		return nil
+	}
+	name := r.Host
+	if h, _, err := net.SplitHostPort(name); err == nil {
+		name = h
+	}
+	name = strings.Trim(name, "[]")
+	if _, err := netip.ParseAddr(name); err == nil || name == "" || name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return nil
+	}
+	return service.Error(codes.PermissionDenied, notebookv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED,
+		"this server knows itself as localhost only; with auth, or auth: {insecure: true}, it does not mind its name")
 }
 
 // doorLog is what a net/http server logs to. What strangers do to a connection is

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/notebookd/notebookd/internal/upstream/cloudsim"
 )
 
 func TestForwarded(t *testing.T) {
@@ -93,6 +95,52 @@ func TestBrowsers(t *testing.T) {
 		if conn, err := tls.Dial("tcp", address, old); err == nil {
 			_ = conn.Close()
 			t.Errorf("%s speaks TLS 1.1", address)
+		}
+	}
+}
+
+// TestCrossSite: a web page cannot make a browser change anything, or read from a
+// server that asks nobody by giving it a name of its own.
+func TestCrossSite(t *testing.T) {
+	p, _ := startQuick(t, cloudsim.Config{Seed: 1, Notebooks: 3})
+	ask := func(method, path, host string, header map[string]string) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, p.url+path, strings.NewReader(`{"image": "registry/new:1", "imageType": "custom", "validateOnly": true}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if method == http.MethodGet {
+			req.Body = http.NoBody
+			req.ContentLength = 0
+		}
+		if host != "" {
+			req.Host = host
+		}
+		for name, value := range header {
+			req.Header.Set(name, value)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	change := "/v1/" + coreNotebook + ":changeImage"
+	for _, tt := range []struct {
+		name, method, path, host string
+		header                   map[string]string
+		want                     int
+	}{
+		{"no browser", http.MethodPost, change, "", nil, http.StatusOK},
+		{"a page of another site", http.MethodPost, change, "", map[string]string{"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Content-Type": "text/plain"}, http.StatusForbidden},
+		{"an old browser", http.MethodPost, change, "", map[string]string{"Origin": "https://evil.example"}, http.StatusForbidden},
+		{"a name of its own", http.MethodGet, "/v1/notebooks", "evil.example:8080", nil, http.StatusForbidden},
+		{"localhost", http.MethodGet, "/v1/notebooks", "localhost:8080", nil, http.StatusOK},
+		{"IPv6", http.MethodGet, "/v1/notebooks", "[::1]:8080", nil, http.StatusOK},
+	} {
+		if got := ask(tt.method, tt.path, tt.host, tt.header); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
 	}
 }

@@ -77,10 +77,11 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 
 // enter counts a connection in; leave counts it out.
 func (l *connectionLimit) enter(remote net.Addr) (leave func(), ok bool) {
-	addr := addressOf(remote)
+	exempt := l.exempt(addressOf(remote))
+	addr := networkOf(addressOf(remote))
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if int64(l.open) >= l.total.Load() || int64(l.byAddr[addr]) >= l.perAddress.Load() && !l.exempt(addr) {
+	if int64(l.open) >= l.total.Load() || int64(l.byAddr[addr]) >= l.perAddress.Load() && !exempt {
 		return nil, false
 	}
 	if l.byAddr == nil {
@@ -111,6 +112,18 @@ func (c *limitedConn) NetConn() net.Conn { return c.Conn }
 func (c *limitedConn) Close() error {
 	c.leave()
 	return c.Conn.Close()
+}
+
+// networkOf is what is counted of an address: of IPv6 a host has a whole network.
+func networkOf(addr netip.Addr) netip.Addr {
+	if !addr.Is6() || addr.IsLoopback() {
+		return addr
+	}
+	masked, err := addr.Prefix(64)
+	if err != nil {
+		return addr
+	}
+	return masked.Addr()
 }
 
 func addressOf(remote net.Addr) netip.Addr {
@@ -187,6 +200,7 @@ type stream struct {
 	limit           *streamLimit
 	cut             context.CancelCauseFunc
 	addr            netip.Addr
+	exempt          bool            // from the limit of an address
 	due             time.Time       // when its request has to be here
 	place           *linked.Element // in waiting; nil once it is not there
 }
@@ -217,7 +231,7 @@ func (l *streamLimit) tap(ctx context.Context, _ *tap.Info) (context.Context, er
 	if !ok {
 		return ctx, nil
 	}
-	s := &stream{limit: l, addr: addressOf(p.Addr)}
+	s := &stream{limit: l, addr: networkOf(addressOf(p.Addr)), exempt: l.exempt(addressOf(p.Addr))}
 	s.Context, s.cut = context.WithCancelCause(ctx) // ends with ctx, which grpc-go ends
 	return s, nil
 }
@@ -232,7 +246,7 @@ func (l *streamLimit) begin(ctx context.Context) (*stream, error) {
 	after := time.Duration(l.requestTime.Load())
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if int64(l.open[s.addr]) >= l.perAddress.Load() && !l.exempt(s.addr) {
+	if int64(l.open[s.addr]) >= l.perAddress.Load() && !s.exempt {
 		l.refused()
 		return nil, service.Error(codes.ResourceExhausted, notebookv1.ErrorReason_ERROR_REASON_RATE_LIMITED,
 			"too many calls are open from your address; end some")

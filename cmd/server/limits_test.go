@@ -84,7 +84,8 @@ func (p *pipes) Close() error {
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
 
 var testAddresses = []netip.Addr{
-	netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("127.0.0.1"),
+	netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), // of one network
+	netip.MustParseAddr("2001:db8:0:1::1"), netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback(),
 }
 
 // TestConnectionLimit opens and closes connections at random, some of them twice, and
@@ -115,11 +116,11 @@ func TestConnectionLimit(t *testing.T) {
 		for range 400 {
 			if rng.IntN(3) > 0 {
 				from := pick(rng, testAddresses...)
-				fits := len(open) < total && (count[from] < perAddress || from.IsLoopback())
+				fits := len(open) < total && (count[networkOf(from)] < perAddress || from.IsLoopback())
 				client := line.dial(from)
 				if fits {
 					open = append(open, <-accepted)
-					count[from]++
+					count[networkOf(from)]++
 				} else if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 					t.Fatalf("seed %d: a connection too many: read gives %v", seed, err)
 				} else {
@@ -129,7 +130,7 @@ func TestConnectionLimit(t *testing.T) {
 				i := rng.IntN(len(open))
 				conn := open[i]
 				open = slices.Delete(open, i, i+1)
-				count[addressOf(conn.RemoteAddr())]--
+				count[networkOf(addressOf(conn.RemoteAddr()))]--
 				for range 1 + rng.IntN(2) {
 					_ = conn.Close()
 				}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -58,15 +59,16 @@ func (s *server) reloadOn(ctx context.Context, signals <-chan os.Signal) {
 	// applied, which the next look must find. After files were named that were not
 	// watched before it finds a change, too: they are read once more.
 	seen := s.cfg.seen
+	var wanted []string // the files of a configuration that was refused
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-signals:
 			s.log.Info("configuration: asked to reload")
-			seen = digest(s.current.Load().watched())
+			seen = digest(s.watched(wanted))
 		case <-tick.C:
-			now := digest(s.current.Load().watched())
+			now := digest(s.watched(wanted))
 			if now == seen {
 				continue
 			}
@@ -76,7 +78,12 @@ func (s *server) reloadOn(ctx context.Context, signals <-chan os.Signal) {
 		if err == nil {
 			err = s.apply(ctx, cfg)
 		}
+		wanted = nil
 		if err != nil {
+			if cfg != nil {
+				wanted = cfg.watched() // what is missing may come
+				seen = digest(s.watched(wanted))
+			}
 			s.reloads.refused.Inc()
 			s.reloads.success.Set(0)
 			s.log.Error("configuration refused, the one before stays", "error", err)
@@ -86,6 +93,13 @@ func (s *server) reloadOn(ctx context.Context, signals <-chan os.Signal) {
 		s.reloads.success.Set(1)
 		s.log.Info("configuration applied", "clouds", len(cfg.Clouds))
 	}
+}
+
+// watched are the files that make up the configuration, and others.
+func (s *server) watched(others []string) []string {
+	files := append(s.current.Load().watched(), others...)
+	slices.Sort(files)
+	return slices.Compact(files)
 }
 
 // watched are the files that make up the configuration.
@@ -201,6 +215,9 @@ func (s *server) newRules(before, cfg *config) (*rules, error) {
 			return nil, fmt.Errorf("auth: %w", err)
 		}
 	}
+	if before != nil && gate.Open() && !cfg.Auth.Insecure && !s.onlyHere() {
+		return nil, errors.New("auth: is needed: others can reach the doors, which stay where they are until the next start")
+	}
 	out := &rules{gate: gate, files: files, limits: cfg.Limits.withDefaults(!gate.Open())}
 	for _, text := range cfg.HTTP.TrustedProxies {
 		network, err := netip.ParsePrefix(text)
@@ -210,6 +227,11 @@ func (s *server) newRules(before, cfg *config) (*rules, error) {
 		out.proxies = append(out.proxies, network.Masked())
 	}
 	return out, nil
+}
+
+// onlyHere reports whether nobody but this host itself can reach the doors.
+func (s *server) onlyHere() bool {
+	return isLoopback(s.cfg.GRPC.Address) && isLoopback(s.cfg.HTTP.Address) && isLoopback(s.cfg.Debug.Address)
 }
 
 func authFiles(cfg access.Config) []string {

@@ -208,7 +208,7 @@ func (s *server) buildGRPC() error {
 	s.grpc = grpc.NewServer(options...)
 	limited := limitedServer{s.grpc, s.streams}
 	service.Register(limited, s.service)
-	healthpb.RegisterHealthServer(limited, s.health)
+	healthpb.RegisterHealthServer(limited, &healthDoor{s.health, s.guard, func() []*inventory.Cloud { return s.inventory.Snapshot().Clouds() }})
 	reflection.Register(limited)
 	calls.count(s.registry, s.grpc.GetServiceInfo())
 	return nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -30,13 +31,18 @@ type certificate struct {
 // maxBelieved bounds how many client certificates are remembered.
 const maxBelieved = 4096
 
-// believes reports whether a client certificate leads to an authority. chain is what
+// believes reports whether a client certificate leads to an authority. chains are what
 // it led to when its connection came.
-func (c *certificate) believes(chain []*x509.Certificate) bool {
-	if c.clientCA == nil {
-		return false
+func (c *certificate) believes(chains [][]*x509.Certificate) bool {
+	return c.clientCA != nil && slices.ContainsFunc(chains, c.believesChain)
+}
+
+func (c *certificate) believesChain(chain []*x509.Certificate) bool {
+	hash := sha256.New()
+	for _, cert := range chain {
+		hash.Write(cert.Raw)
 	}
-	digest := sha256.Sum256(chain[0].Raw)
+	digest := [sha256.Size]byte(hash.Sum(nil))
 	if yes, known := c.believed.Get(digest); known {
 		return yes // until when it is good is looked at elsewhere
 	}

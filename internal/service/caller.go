@@ -13,8 +13,8 @@ import (
 
 // Rights is what a caller may see and do. It is immutable.
 type Rights interface {
-	// Sees reports whether the caller may see a location, and SeesCloud whether any
-	// location of a cloud, whether there is one or not.
+	// Sees reports whether the caller may see a location, or all of a cloud when location
+	// is empty, and SeesCloud whether any location of a cloud, whether there is one or not.
 	Sees(cloud, location string) bool
 	SeesCloud(cloud string) bool
 	// Operates reports whether the caller may change images in a location.

@@ -46,10 +46,10 @@ func (s *Service) GetCloud(ctx context.Context, req *notebookv1.GetCloudRequest)
 
 // cloudMessage describes a cloud with those of its locations that may be seen.
 func cloudMessage(snapshot *inventory.Snapshot, c *inventory.Cloud, rights Rights) *notebookv1.Cloud {
-	perHour, remaining := c.Budget()
-	out := &notebookv1.Cloud{
-		Name: inventory.CloudName(c.Name), Kind: c.Kind, Reason: failureReason(c.Failure),
-		Budget: &notebookv1.Budget{CallsPerHour: narrow(perHour), Remaining: narrow(remaining)},
+	out := &notebookv1.Cloud{Name: inventory.CloudName(c.Name), Kind: c.Kind, Reason: failureReason(c.Failure)}
+	if rights.Sees(c.Name, "") { // it is the whole account's, and tells of other locations
+		perHour, remaining := c.Budget()
+		out.Budget = &notebookv1.Budget{CallsPerHour: narrow(perHour), Remaining: narrow(remaining)}
 	}
 	can := c.Capabilities()
 	switch can.ChangeImage {

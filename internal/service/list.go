@@ -241,6 +241,9 @@ func (s *Service) openPage(sc scope, by order, token string) (pageStart, error) 
 				return pageStart{}, bad()
 			}
 			at.snapshot, position = s.pins.get(revision), text[n:]
+			if at.snapshot != nil && !sc.goesOn(at.snapshot, s.inventory.Snapshot()) {
+				at.snapshot = nil // clouds have come or gone since
+			}
 		}
 	}
 	at.name = position
@@ -299,7 +302,7 @@ func (p *pins) get(revision uint64) *inventory.Snapshot {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, x := range p.list {
-		if x.snapshot.Revision() == revision {
+		if x.snapshot.Revision() == revision && time.Now().Before(x.until) {
 			return x.snapshot
 		}
 	}

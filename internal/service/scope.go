@@ -91,7 +91,7 @@ func (sc scope) goesOn(from, to *inventory.Snapshot) bool {
 	}
 	for _, c := range to.Clouds() {
 		if !known[c.Name] && sc.hasCloud(c.Name) && slices.ContainsFunc(to.Locations(), func(l *inventory.Location) bool {
-			return l.Cloud == c.Name && to.Count(l.Name) > 0
+			return l.Cloud == c.Name && sc.has(l) && to.Count(l.Name) > 0
 		}) {
 			return false
 		}

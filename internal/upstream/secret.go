@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 )
 
@@ -42,6 +43,9 @@ func (s *Secret) UnmarshalYAML(unmarshal func(any) error) error {
 	return nil
 }
 
+// envName is the form of names that are worth telling.
+var envName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
+
 func resolve(env, file, value *string) (string, error) {
 	given := 0
 	for _, p := range []*string{env, file, value} {
@@ -55,7 +59,10 @@ func resolve(env, file, value *string) (string, error) {
 	var text, where string
 	switch {
 	case env != nil:
-		text, where = os.Getenv(*env), "environment variable "+*env
+		text, where = os.Getenv(*env), "environment variable"
+		if envName.MatchString(*env) { // otherwise it may be the secret itself
+			where += " " + *env
+		}
 	case file != nil:
 		data, err := os.ReadFile(*file)
 		if err != nil {
