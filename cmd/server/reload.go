@@ -211,7 +211,11 @@ func (s *server) newRules(before, cfg *config) (*rules, error) {
 		gate = now.gate
 	} else {
 		var err error
-		if gate, err = access.New(cfg.Auth, access.Options{Logger: s.log}); err != nil {
+		options := access.Options{Logger: s.log}
+		if now != nil {
+			options.Former = now.gate
+		}
+		if gate, err = access.New(cfg.Auth, options); err != nil {
 			return nil, fmt.Errorf("auth: %w", err)
 		}
 	}

@@ -298,3 +298,55 @@ func TestHangup(t *testing.T) {
 		t.Errorf("the log has level %v", g.server.level.Level())
 	}
 }
+
+// TestChangeOutlivesReloads: an image change that takes several steps goes on with the
+// keys of the day, waits while its cloud is not configured, and is made once.
+func TestChangeOutlivesReloads(t *testing.T) {
+	if !whole {
+		t.Skip("half a minute: a part of `make campaign`")
+	}
+	t.Parallel()
+	g := startGuarded(t, nil)
+	g.fleet.SCNet.Set(func(s *cloudsim.SCNetSettings) { s.Transition = cloudsim.Duration(3 * time.Second) })
+	admin := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+g.tokens["admin"])
+	conn := g.dial(t)
+	notebooks, changes := notebookv1.NewNotebookServiceClient(conn), notebookv1.NewImageChangeServiceClient(conn)
+	request := &notebookv1.ChangeImageRequest{Name: scnetNotebook, Image: cloudsim.SCNetImage, ValidateOnly: true}
+	plan, err := notebooks.ChangeImage(admin, request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range plan.GetChange().GetWarnings() {
+		request.Acknowledge = append(request.Acknowledge, w.GetCode())
+	}
+	request.ValidateOnly, request.Wait = false, durationpb.New(0)
+	made, err := notebooks.ChangeImage(admin, request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.until(t, "the new notebook is asked for", func() bool { return g.fleet.SCNet.Calls("create") == 1 })
+	const key, secret = "abcdefabcdefabcdefabcdefabcdefab", "bcdefabcdefabcdefabcdefabcdefabc"
+	rotated := func(text string) string {
+		return strings.NewReplacer(cloudsim.SCNetAccessKey, key, cloudsim.SCNetSecretKey, secret).Replace(text)
+	}
+	g.fleet.SCNet.SetKeys(map[string]string{key: secret}) // the old one and its tokens end at once
+	g.fleet.SCNet.Expire()
+	g.applied(t, func() {
+		g.configure(t, func(text string) string { // gone, and back with the new key
+			before, _, _ := strings.Cut(text, "  - name: scnet")
+			return before
+		})
+	})
+	g.until(t, "the change waits", func() bool { return strings.Contains(g.log.String(), "its cloud is not configured any more") })
+	g.applied(t, func() { g.configure(t, rotated) })
+	g.until(t, "the change is made", func() bool {
+		got, err := changes.GetImageChange(admin, &notebookv1.GetImageChangeRequest{Name: made.GetChange().GetName()})
+		return err == nil && got.GetImageChange().GetPhase() == notebookv1.ImageChange_PHASE_SUCCEEDED
+	})
+	if n := g.fleet.SCNet.Calls("create"); n != 1 {
+		t.Errorf("%d notebooks were asked for", n)
+	}
+	if n := strings.Count(g.log.String(), "image change taken up"); n > 2 {
+		t.Errorf("it was taken up %d times", n)
+	}
+}

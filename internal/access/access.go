@@ -107,6 +107,10 @@ type Options struct {
 	Logger *slog.Logger
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
+	// Former is a Gate whose place this one takes: of issuers that are configured as
+	// they were it keeps the keys, so that an issuer may be away meanwhile. Default:
+	// none.
+	Former *Gate
 	// HTTPClient asks the issuers; its timeout, redirects and the size of its
 	// answers are bounded here. A CA of the configuration is used only if its
 	// Transport is nil or an *http.Transport. Default: one of the Gate's own.
@@ -156,6 +160,11 @@ func New(cfg Config, opts Options) (*Gate, error) {
 		keys := &keySet{
 			now: opts.Now, log: opts.Logger.With("issuer", o.Issuer), fetching: &g.fetching,
 			fetch: func() ([]key, error) { return fetchKeys(ctx, client, o.Issuer, o.JWKSURL) },
+		}
+		if opts.Former != nil {
+			if former, ok := opts.Former.issuers[o.Issuer]; ok && former.jwksURL == o.JWKSURL && former.ca == o.CA {
+				keys.ring.Store(former.keys.ring.Load())
+			}
 		}
 		g.issuers[o.Issuer] = newIssuer(o, keys, opts.Now)
 	}

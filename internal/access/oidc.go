@@ -58,12 +58,14 @@ type issuer struct {
 	config     *oidc.Config
 	now        func() time.Time
 	keys       *keySet
+	jwksURL    string // as configured
+	ca         string // as configured
 }
 
 func newIssuer(cfg OIDCConfig, keys *keySet, now func() time.Time) *issuer {
 	i := &issuer{
 		name: cfg.Issuer, audiences: cfg.Audiences, subject: cfg.SubjectClaim, groups: cfg.GroupsClaim,
-		prefix: cfg.prefix(), now: now, keys: keys,
+		prefix: cfg.prefix(), now: now, keys: keys, jwksURL: cfg.JWKSURL, ca: cfg.CA,
 	}
 	if i.subject == "" {
 		i.subject = "sub"

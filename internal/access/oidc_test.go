@@ -508,3 +508,25 @@ func TestKeysThatCanBeUsed(t *testing.T) {
 		t.Errorf("keys are %v", got)
 	}
 }
+
+// TestKeysOutliveTheirGate: a gate that takes another one's place needs no issuer for
+// the keys that are known.
+func TestKeysOutliveTheirGate(t *testing.T) {
+	clock := newClock()
+	key := newSigner(t, "k", jose.ES256)
+	issuer := newTestIssuer(t, key)
+	former := newGate(t, Config{OIDC: []OIDCConfig{issuer.config()}}, Options{Now: clock.now})
+	credentials := Credentials{Bearer: key.sign(t, issuer.claims(clock), nil)}
+	if _, err := former.Authenticate(t.Context(), credentials); err != nil {
+		t.Fatal(err)
+	}
+	issuer.breakWith(down)
+	if _, err := newGate(t, Config{OIDC: []OIDCConfig{issuer.config()}}, Options{Now: clock.now, Former: former}).Authenticate(t.Context(), credentials); err != nil {
+		t.Errorf("with the keys of the one before: %v", err)
+	}
+	other := issuer.config()
+	other.JWKSURL = issuer.url + "/elsewhere"
+	if _, err := newGate(t, Config{OIDC: []OIDCConfig{other}}, Options{Now: clock.now, Former: former}).Authenticate(t.Context(), credentials); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("with keys from elsewhere: %v", err)
+	}
+}

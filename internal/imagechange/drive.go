@@ -144,10 +144,23 @@ func (d *driver) pause(t time.Duration) bool {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true
+		return d.configured()
 	case <-d.ctx.Done():
 		return false
 	}
+}
+
+// configured reports whether the cloud still is, and takes over what it is configured
+// with by now: a change may last longer than an access key. When it is not, the change
+// waits until it is again.
+func (d *driver) configured() bool {
+	source, ok := d.c.inventory.Source(d.source.Name)
+	if !ok || source.Kind != d.source.Kind {
+		d.log.Warn("image change waits: its cloud is not configured any more")
+		return false
+	}
+	d.source = source
+	return true
 }
 
 // settle ends the change.

@@ -224,7 +224,7 @@ func (c *Changer) takeUp(s *session) {
 		switch {
 		case s.ctx.Err() != nil:
 			return
-		case driven:
+		case driven, !c.drivable(r):
 			continue
 		case r.Driver == s.member.ID():
 			if time.Since(r.change.GetUpdateTime().AsTime()) < 2*storeFor {
@@ -244,6 +244,16 @@ func (c *Changer) takeUp(s *session) {
 		c.log.Info("image change taken up", "change", r.change.GetName(), "notebook", r.change.GetNotebook(), "step", string(r.Step))
 		c.drive(s, taken, nil, true)
 	}
+}
+
+// drivable reports whether the cloud of a change is configured here, and can do what
+// is left of it. Otherwise the change waits, for this replica or for another one.
+func (c *Changer) drivable(r *record) bool {
+	source, ok := c.inventory.Source(cloudOf(r.change))
+	if ok && r.Spec.Image.URI != "" {
+		_, ok = source.Provider.(upstream.Recreator)
+	}
+	return ok
 }
 
 // View returns the changes as they are now.

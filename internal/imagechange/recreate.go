@@ -29,7 +29,7 @@ func (d *driver) recreate() {
 		d.log.Warn("image change waits: its cloud can no longer make notebooks")
 		return
 	}
-	w := &recreation{driver: d, cloud: recreator}
+	w := &recreation{driver: d, made: recreator}
 	steps := map[step]func() bool{
 		stepPending: w.pending, stepStop: w.stop, stepCreate: w.create, stepAwait: w.await, stepHalt: w.halt,
 		stepRename: w.rename, stepRelease: w.release, stepUndo: w.undo,
@@ -49,7 +49,15 @@ func (d *driver) recreate() {
 // ends. A step reads before it acts, so that it can be done again after a crash.
 type recreation struct {
 	*driver
-	cloud upstream.Recreator
+	made upstream.Recreator // by which it was begun
+}
+
+// cloud is the cloud as it is configured now.
+func (w *recreation) cloud() upstream.Recreator {
+	if recreator, ok := w.source.Provider.(upstream.Recreator); ok {
+		return recreator
+	}
+	return w.made
 }
 
 // enter goes over to another step, which is stored before it is done.
@@ -114,7 +122,7 @@ func (w *recreation) stop() bool {
 			if !w.sent() {
 				return false
 			}
-			if err := w.cloud.Stop(w.writing(), w.location, w.id, true); errors.Is(err, upstream.ErrNotBegun) {
+			if err := w.cloud().Stop(w.writing(), w.location, w.id, true); errors.Is(err, upstream.ErrNotBegun) {
 				return false
 			} else if err != nil && !lost(err) {
 				w.refused(err) // nothing was changed
@@ -145,7 +153,7 @@ func (w *recreation) ask() bool {
 	if !w.flush() {
 		return w.undoBecause(nil, "the intent could not be stored, so no other notebook was asked for")
 	}
-	id, err := w.cloud.Create(w.writing(), w.location, w.r.Spec)
+	id, err := w.cloud().Create(w.writing(), w.location, w.r.Spec)
 	switch {
 	case errors.Is(err, upstream.ErrNotBegun):
 		return false // another replica may have it
@@ -249,7 +257,7 @@ func (w *recreation) halt() bool {
 			return w.undoBecause(nil, "the new notebook failed")
 		case err == nil && n.State == upstream.StateRunning && !asked:
 			asked = true
-			if err := w.cloud.Stop(w.writing(), w.location, w.r.NewID, false); err != nil && !lost(err) {
+			if err := w.cloud().Stop(w.writing(), w.location, w.r.NewID, false); err != nil && !lost(err) {
 				asked = false // asked again until it is overdue
 				w.log.Warn("image change: the new notebook does not stop", "error", err)
 			}
@@ -273,14 +281,14 @@ func (w *recreation) rename() bool {
 		case w.r.OldName == "", err == nil && n.DisplayName == w.r.OldName, w.overdue(time.Minute):
 			return w.enter(stepRelease, notebookv1.ImageChange_PHASE_RELEASING, nil)
 		case err == nil:
-			err := w.cloud.Rename(w.writing(), w.location, w.r.NewID, w.r.OldName)
+			err := w.cloud().Rename(w.writing(), w.location, w.r.NewID, w.r.OldName)
 			if err != nil && !lost(err) && upstream.MaySent(err) {
 				if moved {
 					w.log.Warn("image change: the new notebook keeps the name that the cloud gave it", "error", err)
 					return w.enter(stepRelease, notebookv1.ImageChange_PHASE_RELEASING, nil)
 				}
 				moved = true // two notebooks may not have one name, perhaps
-				if err := w.cloud.Rename(w.writing(), w.location, w.id, w.r.OldName+"-old"); err != nil {
+				if err := w.cloud().Rename(w.writing(), w.location, w.id, w.r.OldName+"-old"); err != nil {
 					w.log.Warn("image change: the old notebook keeps its name", "error", err)
 				}
 				continue
@@ -303,7 +311,7 @@ func (w *recreation) release() bool {
 			w.settle(notebookv1.ImageChange_PHASE_SUCCEEDED, nil)
 			return true
 		case err == nil && refusals < 3:
-			if err := w.cloud.Release(w.writing(), w.location, w.id); err != nil && !lost(err) {
+			if err := w.cloud().Release(w.writing(), w.location, w.id); err != nil && !lost(err) {
 				refusals++
 				w.log.Warn("image change: the old notebook is not released", "error", err)
 			}
@@ -345,7 +353,7 @@ func (w *recreation) undo() bool {
 			break
 		}
 		if err == nil {
-			if err := w.cloud.Release(w.writing(), w.location, w.r.NewID); err != nil {
+			if err := w.cloud().Release(w.writing(), w.location, w.r.NewID); err != nil {
 				w.log.Warn("image change: the new notebook is not released", "error", err)
 			}
 		}
@@ -368,7 +376,7 @@ func (w *recreation) undo() bool {
 		case err == nil && old.State == upstream.StateFailed && asked:
 			return w.undone("; the old notebook is there, but failed to start again")
 		case err == nil && !asked && (old.State == upstream.StateStopped || old.State == upstream.StateFailed):
-			if err := w.cloud.Start(w.writing(), w.location, w.id); err == nil || lost(err) {
+			if err := w.cloud().Start(w.writing(), w.location, w.id); err == nil || lost(err) {
 				asked = true
 			} else {
 				w.log.Warn("image change: the old notebook is not started again", "error", err)
@@ -397,7 +405,7 @@ func (w *recreation) undone(how string) bool {
 // show it, and a complete listing is without it. The first by itself proves
 // nothing, since a cloud may answer so when it is only in trouble.
 func (w *recreation) look(id string) (n upstream.Notebook, gone bool, err error) {
-	n, err = w.cloud.Find(w.ctx, w.location, id)
+	n, err = w.cloud().Find(w.ctx, w.location, id)
 	if err == nil || upstream.IsContext(err) || upstream.KindOf(err) != upstream.KindNotFound {
 		return n, false, err
 	}
