@@ -742,7 +742,7 @@ func (v *victim) unary(ctx context.Context, request []byte, more ...string) stri
 }
 
 func post(path, body string, headers ...string) string {
-	return "POST " + path + " HTTP/1.1\r\nHost: x\r\nX-Canary: " + attackCanary + "\r\nContent-Type: application/json\r\nConnection: close\r\n" +
+	return "POST " + path + " HTTP/1.1\r\nHost: localhost\r\nX-Canary: " + attackCanary + "\r\nContent-Type: application/json\r\nConnection: close\r\n" +
 		strings.Join(append(headers, ""), "\r\n") + "Content-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
 }
 
@@ -874,10 +874,10 @@ func plainAttacks() []*attack {
 	headers, bomb := manyHeaders(), gzipped(8<<20)
 	all := []*attack{
 		{name: "HTTP: header a byte at a time", slow: true, workers: 50, want: []string{answerClosed}, round: func(ctx context.Context, v *victim) string {
-			return v.drip(ctx, v.http, "GET /"+attackCanary+" HTTP/1.1\r\nHost: x\r\n", "X-Slow: "+attackCanary+"\r\n")
+			return v.drip(ctx, v.http, "GET /"+attackCanary+" HTTP/1.1\r\nHost: localhost\r\n", "X-Slow: "+attackCanary+"\r\n")
 		}},
 		{name: "HTTP: body a byte at a time", slow: true, workers: 50, want: []string{"408 with our JSON"}, round: func(ctx context.Context, v *victim) string {
-			return v.drip(ctx, v.http, "POST "+changePath+" HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", `{"image": "`+attackCanary)
+			return v.drip(ctx, v.http, "POST "+changePath+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n", `{"image": "`+attackCanary)
 		}},
 		{name: "gRPC: HTTP/1 a byte at a time", slow: true, workers: 50, want: []string{answerClosed}, round: func(ctx context.Context, v *victim) string {
 			conn, err := v.connect(ctx, v.address)
@@ -918,10 +918,10 @@ func plainAttacks() []*attack {
 			return c.outcome(ctx, true)
 		}},
 		{name: "HTTP: 100,000 headers", workers: 2, want: []string{"431", answerClosed}, round: func(ctx context.Context, v *victim) string {
-			return v.say(ctx, v.http, "GET /v1/notebooks HTTP/1.1\r\nHost: x\r\n"+headers+"\r\n")
+			return v.say(ctx, v.http, "GET /v1/notebooks HTTP/1.1\r\nHost: localhost\r\n"+headers+"\r\n")
 		}},
 		{name: "HTTP: long URL", workers: 2, want: []string{"414 with our JSON", answerClosed}, round: func(ctx context.Context, v *victim) string {
-			return v.say(ctx, v.http, "GET /v1/notebooks?pageToken="+strings.Repeat("A", 10_000)+attackCanary+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+			return v.say(ctx, v.http, "GET /v1/notebooks?pageToken="+strings.Repeat("A", 10_000)+attackCanary+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 		}},
 		{name: "HTTP: large body", workers: 2, want: []string{"413 with our JSON", answerClosed}, round: func(ctx context.Context, v *victim) string {
 			return v.say(ctx, v.http, post(changePath, `{"image": "`+strings.Repeat(attackCanary, 100_000)+`"}`))
@@ -958,7 +958,7 @@ func plainAttacks() []*attack {
 			defer func() { _ = conn.Close() }()
 			for ctx.Err() == nil { // until nothing more goes out
 				_ = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-				if _, err := io.WriteString(conn, strings.Repeat("GET /v1/notebooks?pageSize=1000 HTTP/1.1\r\nHost: x\r\n\r\n", 100)); errors.Is(err, os.ErrDeadlineExceeded) {
+				if _, err := io.WriteString(conn, strings.Repeat("GET /v1/notebooks?pageSize=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n", 100)); errors.Is(err, os.ErrDeadlineExceeded) {
 					break
 				}
 			}

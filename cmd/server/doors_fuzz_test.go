@@ -101,12 +101,12 @@ func (d *fuzzedDoors) check(t *testing.T) {
 // FuzzHTTPDoor sends anything to the HTTP door, which answers with HTTP or not at all.
 func FuzzHTTPDoor(f *testing.F) {
 	for _, seed := range []string{
-		"", "\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "GET /v1/notebooks?pageSize=2 HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
-		"GET /v1/notebooks?filter=((((%ff HTTP/1.0\r\n\r\n", "GET /v1/notebooks:watch HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nLast-Event-ID: a\r\n\r\n",
+		"", "\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "GET /v1/notebooks?pageSize=2 HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET /v1/notebooks?filter=((((%ff HTTP/1.0\r\n\r\n", "GET /v1/notebooks:watch HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nLast-Event-ID: a\r\n\r\n",
 		post(changePath, `{"image": [[[[`), post(changePath, `{"image": "i"}`, "Content-Encoding: gzip"),
-		"POST " + changePath + " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"ima\r\nzz\r\n",
-		"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
-		"GET //v1/../v1/clouds/%2e%2e/notebooks HTTP/1.1\r\nHost: x\r\nOrigin: null\r\n\r\n", "\x16\x03\x01\x02\x00\x01",
+		"POST " + changePath + " HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"ima\r\nzz\r\n",
+		"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n",
+		"GET //v1/../v1/clouds/%2e%2e/notebooks HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\n\r\n", "\x16\x03\x01\x02\x00\x01",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -116,7 +116,7 @@ func FuzzHTTPDoor(f *testing.F) {
 		if len(answer) > 0 && !bytes.HasPrefix(answer, []byte("HTTP/1.")) {
 			t.Errorf("%.100q is answered with %.100q", data, answer)
 		}
-		if got := d.send(t, d.http, []byte("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")); !bytes.HasPrefix(got, []byte("HTTP/1.1 200")) {
+		if got := d.send(t, d.http, []byte("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")); !bytes.HasPrefix(got, []byte("HTTP/1.1 200")) {
 			t.Errorf("after %.100q others get %.100q", data, got)
 		}
 		d.check(t)
@@ -130,7 +130,7 @@ func FuzzGRPCDoor(f *testing.F) {
 		var out, block bytes.Buffer
 		e := hpack.NewEncoder(&block)
 		for _, pair := range [][2]string{
-			{":method", http.MethodPost}, {":scheme", "http"}, {":path", listPath()}, {":authority", "x"}, {"content-type", "application/grpc"}, {"te", "trailers"},
+			{":method", http.MethodPost}, {":scheme", "http"}, {":path", listPath()}, {":authority", "localhost"}, {"content-type", "application/grpc"}, {"te", "trailers"},
 		} {
 			_ = e.WriteField(hpack.HeaderField{Name: pair[0], Value: pair[1]}) // to a buffer
 		}

@@ -100,7 +100,7 @@ func sameSite(cfg *config, r *http.Request) error {
 	}
 	// Where nobody is asked who they are, a page must not reach this host under a name
 	// of its own either.
-	if cfg.asks() || cfg.Auth.Insecure || !isLoopback(cfg.HTTP.Address) {
+	if cfg.asks() || cfg.Auth.Insecure || !isLoopback(cfg.HTTP.Address) || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
 		return nil
 	}
 	name := r.Host

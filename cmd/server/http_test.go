@@ -136,6 +136,7 @@ func TestCrossSite(t *testing.T) {
 		{"a page of another site", http.MethodPost, change, "", map[string]string{"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Content-Type": "text/plain"}, http.StatusForbidden},
 		{"an old browser", http.MethodPost, change, "", map[string]string{"Origin": "https://evil.example"}, http.StatusForbidden},
 		{"a name of its own", http.MethodGet, "/v1/notebooks", "evil.example:8080", nil, http.StatusForbidden},
+		{"health under any name", http.MethodGet, "/healthz", "balancer.example", nil, http.StatusOK},
 		{"localhost", http.MethodGet, "/v1/notebooks", "localhost:8080", nil, http.StatusOK},
 		{"IPv6", http.MethodGet, "/v1/notebooks", "[::1]:8080", nil, http.StatusOK},
 	} {

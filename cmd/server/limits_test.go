@@ -486,7 +486,7 @@ func TestUnreadAnswerEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 20 {
-		if _, err := io.WriteString(conn, "GET /v1/notebooks?pageSize=1000 HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(conn, "GET /v1/notebooks?pageSize=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 	}

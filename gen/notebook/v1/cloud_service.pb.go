@@ -445,7 +445,8 @@ type Cloud struct {
 	Capabilities []Cloud_Capability `protobuf:"varint,3,rep,packed,name=capabilities,proto3,enum=notebook.v1.Cloud_Capability" json:"capabilities,omitempty"`
 	// Its locations, ordered by name.
 	Locations []*Location `protobuf:"bytes,4,rep,name=locations,proto3" json:"locations,omitempty"`
-	// The call budget of the account.
+	// The call budget of the account. Absent for callers who may see only some of the
+	// cloud's locations.
 	Budget *Budget `protobuf:"bytes,5,opt,name=budget,proto3" json:"budget,omitempty"`
 	// Why the cloud as a whole cannot be used, when its login or the discovery of
 	// its locations fails.
