@@ -807,7 +807,7 @@ func (p *process) stuckReader(t *testing.T, accept string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	if _, err := fmt.Fprintf(conn, "GET /v1/notebooks:watch HTTP/1.1\r\nHost: x\r\nAccept: %s\r\n\r\n", accept); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET /v1/notebooks:watch HTTP/1.1\r\nHost: localhost\r\nAccept: %s\r\n\r\n", accept); err != nil {
 		t.Fatal(err)
 	}
 	return conn
