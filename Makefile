@@ -31,7 +31,7 @@ test: ## Run all tests with the race detector.
 
 .PHONY: campaign
 campaign: ## Run in full what `make test` runs a part of: faults, crashes, every setting.
-	NOTEBOOKD_WHOLE=1 $(GO) test -race -parallel 4 -timeout 20m \
+	NOTEBOOKD_WHOLE=1 $(GO) test -race -parallel 3 -timeout 20m \
 		-run '^(TestFaultMatrix|TestRehearse|TestKilled.*|TestManyChangesUnderFaults|TestConformance|TestReplicas.*|TestChangeOutlivesReloads)$$' ./cmd/server ./internal/upstream/...
 
 SOAK ?= 10m

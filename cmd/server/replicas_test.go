@@ -499,7 +499,7 @@ func TestReplicas(t *testing.T) {
 			r.nats.Kill(i)
 			r.churn(rng)
 			began := time.Now()
-			r.converge(30*time.Second, watchers) // the others elect leaders for up to 9 s, and longer when votes are split
+			r.converge(2*time.Minute, watchers) // the others elect leaders for up to 9 s, and longer when votes are split; then consumers are made anew
 			t.Logf("without %d all know everything after %v", i, time.Since(began).Round(10*time.Millisecond))
 			r.nats.Restart(i)
 			r.nats.WaitUsable(t)
