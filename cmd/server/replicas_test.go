@@ -312,7 +312,7 @@ func TestReplicas(t *testing.T) {
 	r.held("scnet")
 	core := r.held("core")
 	watchers := r.watchers(6)
-	r.converge(2*time.Minute, watchers)
+	r.converge(30*time.Second, watchers)
 	r.live(10 * time.Second)
 
 	t.Run("a forced read and an image change through a replica that does not poll", func(t *testing.T) {
@@ -387,9 +387,9 @@ func TestReplicas(t *testing.T) {
 			t.Fatalf("10 s later core is polled by %v", next)
 		}
 		t.Logf("another replica polls after %v", time.Since(killed).Round(10*time.Millisecond))
-		r.converge(2*time.Minute, watchers)
+		r.converge(20*time.Second, watchers)
 		r.again(core)
-		r.converge(2*time.Minute, watchers)
+		r.converge(20*time.Second, watchers)
 		r.live(20 * time.Second)
 	})
 
@@ -548,7 +548,7 @@ func TestReplicas(t *testing.T) {
 		for i := range 3 {
 			r.nats.Restart(i)
 		}
-		r.converge(2*time.Minute, watchers)
+		r.converge(60*time.Second, watchers)
 		r.live(30 * time.Second)
 	})
 
@@ -560,7 +560,7 @@ func TestReplicas(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.churn(rng)
-		r.converge(2*time.Minute, watchers)
+		r.converge(30*time.Second, watchers)
 		r.held("core")
 		r.live(30 * time.Second)
 	})
@@ -583,7 +583,7 @@ func TestReplicas(t *testing.T) {
 		if !eventually(t.Context(), 30*time.Second, whole) {
 			t.Error("the rows do not come back")
 		}
-		r.converge(2*time.Minute, watchers)
+		r.converge(30*time.Second, watchers)
 		r.live(30 * time.Second)
 	})
 
@@ -599,7 +599,7 @@ func TestReplicas(t *testing.T) {
 			r.nats.Restart(i)
 		}
 		r.churn(rng)
-		r.converge(2*time.Minute, watchers)
+		r.converge(60*time.Second, watchers)
 		r.live(30 * time.Second)
 	})
 }
@@ -650,7 +650,7 @@ func TestChaos(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	r := startReplicas(t, 3)
 	watchers := r.watchers(20)
-	r.converge(2*time.Minute, watchers)
+	r.converge(60*time.Second, watchers)
 
 	began := time.Now()
 	calls := func() int { return r.fleet.CoresHub.Calls("list") }
