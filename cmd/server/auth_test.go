@@ -754,3 +754,23 @@ func TestHealthOfClouds(t *testing.T) {
 		t.Errorf("a long name: %v", err)
 	}
 }
+
+// TestHealthRevoked: who watches the health of a cloud is told no more when it may not
+// see the cloud any more.
+func TestHealthRevoked(t *testing.T) {
+	g := startGuarded(t, nil)
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+g.tokens["viewer"])
+	stream, err := healthpb.NewHealthClient(g.dial(t)).Watch(ctx, &healthpb.HealthCheckRequest{Service: "clouds/core"})
+	if err := first(stream, err); err != nil {
+		t.Fatal(err)
+	}
+	g.writeTokens(t, "right", "everywhere")
+	for {
+		if _, err := stream.Recv(); err != nil {
+			if status.Code(err) != codes.Unauthenticated {
+				t.Errorf("it ended with %v", err)
+			}
+			return
+		}
+	}
+}

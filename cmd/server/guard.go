@@ -78,8 +78,8 @@ func newGuard(registry prometheus.Registerer, log *slog.Logger) *guard {
 	return g
 }
 
-// set replaces the rules, and ends what is not allowed by the new ones. The gate
-// before is not used any more when it returns.
+// set replaces the rules, and ends what is not allowed by the new ones. A call that is
+// just being let in may still ask the gate before; see identify.
 func (g *guard) set(ctx context.Context, next *rules) {
 	g.rules.Store(next)
 	g.mu.Lock()
@@ -150,6 +150,9 @@ func (g *guard) identify(ctx context.Context) (context.Context, *session, error)
 	var err error
 	if s.credentials, s.chains, err = credentialsOf(ctx, md); err == nil {
 		s.identity, err = g.authenticate(ctx, now, s)
+	}
+	if errors.Is(err, access.ErrUnavailable) && g.rules.Load() != now {
+		return g.identify(ctx) // its gate was replaced meanwhile, and asks no issuer any more
 	}
 	from := caller(ctx)
 	if err != nil {

@@ -23,47 +23,70 @@ type healthDoor struct {
 // maxHealthName bounds the name of a service: a watch keeps it.
 const maxHealthName = 128
 
-// allow fails when a caller may not know of a service.
-func (h *healthDoor) allow(ctx context.Context, service string) error {
+// allow fails when a caller may not know of a service. It returns who calls, or nil
+// for the process, of which everybody may know.
+func (h *healthDoor) allow(ctx context.Context, service string) (*session, error) {
 	if service == "" {
-		return nil
+		return nil, nil //nolint:nilnil // as documented
 	}
 	unknown := status.Error(codes.NotFound, "unknown service")
 	name, ok := strings.CutPrefix(service, "clouds/")
 	if !ok || len(service) > maxHealthName {
-		return unknown
+		return nil, unknown
 	}
 	_, s, err := h.guard.identify(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !s.rights.SeesCloud(name) {
-		return unknown
+		return nil, unknown
 	}
-	return nil
+	return s, nil
 }
 
 // Check implements healthpb.HealthServer.
 func (h *healthDoor) Check(ctx context.Context, req *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
-	if err := h.allow(ctx, req.GetService()); err != nil {
+	if _, err := h.allow(ctx, req.GetService()); err != nil {
 		return nil, err
 	}
 	return h.Server.Check(ctx, req)
 }
 
-// Watch implements healthpb.HealthServer.
+// Watch implements healthpb.HealthServer. That of a cloud ends when its caller may not
+// see the cloud any more.
 func (h *healthDoor) Watch(req *healthpb.HealthCheckRequest, stream healthpb.Health_WatchServer) error {
-	if err := h.allow(stream.Context(), req.GetService()); err != nil {
+	s, err := h.allow(stream.Context(), req.GetService())
+	if err != nil {
 		return err
 	}
-	return h.Server.Watch(req, stream)
+	if s == nil {
+		return h.Server.Watch(req, stream)
+	}
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	defer h.guard.follow(ctx, s, cancel)()
+	err = h.Server.Watch(req, &healthWatch{stream, ctx})
+	if cause := context.Cause(ctx); cause != nil && stream.Context().Err() == nil {
+		return cause
+	}
+	return err
 }
+
+// healthWatch is the stream of a watch that can be ended.
+type healthWatch struct {
+	healthpb.Health_WatchServer
+	ctx context.Context //nolint:containedctx // as grpc.ServerStream
+}
+
+// Context implements grpc.ServerStream.
+func (s *healthWatch) Context() context.Context { return s.ctx }
 
 // List implements healthpb.HealthServer.
 func (h *healthDoor) List(ctx context.Context, _ *healthpb.HealthListRequest) (*healthpb.HealthListResponse, error) {
 	services := []string{""}
 	for _, c := range h.clouds() {
-		if name := inventory.CloudName(c.Name); h.allow(ctx, name) == nil {
+		name := inventory.CloudName(c.Name)
+		if _, err := h.allow(ctx, name); err == nil {
 			services = append(services, name)
 		}
 	}

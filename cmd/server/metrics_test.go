@@ -165,9 +165,6 @@ func foreign(name string) bool {
 // TestMetricsReference: docs/metrics.md describes exactly the metrics that there
 // are, and each of them was seen at a server that has lived.
 func TestMetricsReference(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs a server")
-	}
 	s := life(t)
 	var b strings.Builder
 	b.WriteString(metricsHead)

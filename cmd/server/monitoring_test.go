@@ -250,9 +250,6 @@ func isScalar(expr metricsql.Expr) bool {
 
 // TestExpressionChecks: the checks of this file find what they are there for.
 func TestExpressionChecks(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs a server")
-	}
 	e := newExpressions(t)
 	for text, ok := range map[string]bool{
 		`sum by (cloud) (rate(notebookd_cloud_calls_total{outcome="denied"}[5m]))`:                           true,
@@ -304,9 +301,6 @@ var (
 // what a person needs, and has its section in the runbook; and each section has its
 // alert.
 func TestAlerts(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs a server")
-	}
 	e := newExpressions(t)
 	data, err := os.ReadFile(rulesFile)
 	if err != nil {
@@ -422,9 +416,6 @@ var legendLabel = regexp.MustCompile(`\{\{ *([a-z_]+) *\}\}`)
 // TestDashboard: every panel shows something that the server tells, and nothing
 // lies over something else.
 func TestDashboard(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs a server")
-	}
 	e := newExpressions(t)
 	data, err := os.ReadFile(dashboardFile)
 	if err != nil {
