@@ -21,7 +21,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -279,34 +278,8 @@ func startGuardedOn(t *testing.T, change func(text string) string, prepare func(
 		t.Fatal(err)
 	}
 	cfg.GRPC.Address, cfg.HTTP.Address = "127.0.0.1:0", "127.0.0.1:0"
-	p := &process{log: &buffer{}}
+	p := runServer(t, cfg, func(*server) {})
 	g.process = p
-	ctx, cancel := context.WithCancel(context.Background())
-	log, level := newLogger(cfg.Log, p.log)
-	s, err := newServer(ctx, cfg, log)
-	if err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	s.level = level
-	if err := s.listen(ctx); err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	p.server, p.url = s, "https://"+s.httpListener.Addr().String()
-	ended := make(chan error, 1)
-	go func() { ended <- s.run(ctx) }()
-	p.stop = sync.OnceValue(func() error {
-		cancel()
-		err := <-ended
-		s.close()
-		return err
-	})
-	t.Cleanup(func() {
-		if err := p.stop(); err != nil {
-			t.Errorf("the server ended with %v", err)
-		}
-	})
 	client := g.web(t)
 	p.until(t, "ready", func() bool {
 		resp, err := client.Get(p.url + "/readyz")

@@ -69,23 +69,29 @@ func start(t *testing.T, text string) *process {
 	return startConfig(t, cfg)
 }
 
-func startConfig(t *testing.T, cfg *config) *process {
+// runServer runs a server until the test ends, and lets the test at it before it opens.
+// It does not wait until the server is ready.
+func runServer(t *testing.T, cfg *config, prepare func(*server)) *process {
 	t.Helper()
-	cfg.GRPC.Address, cfg.HTTP.Address = "127.0.0.1:0", "127.0.0.1:0"
-	setDefault(&cfg.Log.Level, "debug")
-	setDefault(&cfg.Drain, 5*time.Second)
 	p := &process{log: &buffer{}}
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := newServer(ctx, cfg, loggerOf(cfg, p.log))
+	log, level := newLogger(cfg.Log, p.log)
+	s, err := newServer(ctx, cfg, log)
 	if err != nil {
 		cancel()
 		t.Fatal(err)
 	}
+	s.level = level
+	prepare(s)
 	if err := s.listen(ctx); err != nil {
 		cancel()
 		t.Fatal(err)
 	}
-	p.server = s
+	scheme := "http://"
+	if cfg.TLS != nil {
+		scheme = "https://"
+	}
+	p.server, p.url = s, scheme+s.httpListener.Addr().String()
 	ended := make(chan error, 1)
 	go func() { ended <- s.run(ctx) }()
 	p.stop = sync.OnceValue(func() error {
@@ -94,6 +100,22 @@ func startConfig(t *testing.T, cfg *config) *process {
 		s.close()
 		return err
 	})
+	t.Cleanup(func() {
+		if err := p.stop(); err != nil {
+			t.Errorf("the server ended with %v", err)
+		}
+	})
+	return p
+}
+
+func startConfig(t *testing.T, cfg *config) *process {
+	t.Helper()
+	cfg.GRPC.Address, cfg.HTTP.Address = "127.0.0.1:0", "127.0.0.1:0"
+	setDefault(&cfg.Log.Level, "debug")
+	setDefault(&cfg.Drain, 5*time.Second)
+	p := runServer(t, cfg, func(*server) {})
+	s := p.server
+	var err error
 	p.conn, err = grpc.NewClient(s.grpcListener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(64<<20)))
 	if err != nil {
@@ -102,12 +124,8 @@ func startConfig(t *testing.T, cfg *config) *process {
 	p.NotebookServiceClient = notebookv1.NewNotebookServiceClient(p.conn)
 	p.clouds = notebookv1.NewCloudServiceClient(p.conn)
 	p.changes = notebookv1.NewImageChangeServiceClient(p.conn)
-	p.url = "http://" + s.httpListener.Addr().String()
 	t.Cleanup(func() {
 		_ = p.conn.Close()
-		if err := p.stop(); err != nil {
-			t.Errorf("the server ended with %v", err)
-		}
 	})
 	p.until(t, "ready", func() bool { code, _ := p.get(t, "/readyz"); return code == http.StatusOK })
 	return p

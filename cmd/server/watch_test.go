@@ -220,33 +220,7 @@ func launch(t *testing.T, text, address string, prepare func(*server)) *process 
 	}
 	cfg.GRPC.Address, cfg.HTTP.Address = "127.0.0.1:0", cmp.Or(address, "127.0.0.1:0")
 	cfg.Log.Level, cfg.Drain = "debug", cmp.Or(cfg.Drain, 5*time.Second)
-	p := &process{log: &buffer{}}
-	ctx, cancel := context.WithCancel(context.Background())
-	s, err := newServer(ctx, cfg, loggerOf(cfg, p.log))
-	if err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	prepare(s)
-	if err := s.listen(ctx); err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	p.server, p.url = s, "http://"+s.httpListener.Addr().String()
-	ended := make(chan error, 1)
-	go func() { ended <- s.run(ctx) }()
-	p.stop = sync.OnceValue(func() error {
-		cancel()
-		err := <-ended
-		s.close()
-		return err
-	})
-	t.Cleanup(func() {
-		if err := p.stop(); err != nil {
-			t.Errorf("the server ended with %v", err)
-		}
-	})
-	return p
+	return runServer(t, cfg, prepare)
 }
 
 // TestEvents is the life of an EventSource: a snapshot, a change, a connection
