@@ -29,10 +29,19 @@ run: build ## Run the server on two simulated clouds.
 test: ## Run all tests with the race detector.
 	$(GO) test -race -shuffle=on -parallel 4 ./...
 
+# They wait more than they compute, so they run beside each other.
 .PHONY: campaign
-campaign: ## Run in full what `make test` runs a part of: faults, crashes, every setting.
+campaign: ## Run in full what `make test` runs a part of: faults, crashes, every setting, replicas.
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target campaign-faults campaign-replicas
+
+.PHONY: campaign-faults
+campaign-faults:
 	NOTEBOOKD_WHOLE=1 $(GO) test -race -parallel 3 -timeout 20m \
-		-run '^(TestFaultMatrix|TestRehearse|TestKilled.*|TestManyChangesUnderFaults|TestConformance|TestReplicas.*|TestChangeOutlivesReloads)$$' ./cmd/server ./internal/upstream/...
+		-run '^(TestFaultMatrix|TestRehearse|TestKilled.*|TestManyChangesUnderFaults|TestConformance|TestChangeOutlivesReloads)$$' ./cmd/server ./internal/upstream/...
+
+.PHONY: campaign-replicas
+campaign-replicas:
+	NOTEBOOKD_WHOLE=1 $(GO) test -race -parallel 3 -timeout 20m -run '^TestReplicas.*$$' ./cmd/server
 
 SOAK ?= 10m
 .PHONY: soak
