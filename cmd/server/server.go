@@ -219,6 +219,7 @@ func (s *server) buildHTTP(ctx context.Context) error {
 	notebookv1.RegisterNotebookServiceServer(conn, s.service)
 	notebookv1.RegisterCloudServiceServer(conn, s.service)
 	notebookv1.RegisterImageChangeServiceServer(conn, s.service)
+	notebookv1.RegisterCallerServiceServer(conn, s.service)
 	gateway, err := newGateway(ctx, conn, s, s.guard.withPeer)
 	if err != nil {
 		return err
