@@ -25,7 +25,7 @@ import (
 // TestBuiltFromSources: what is committed in dist was built from the sources that are
 // beside it.
 func TestBuiltFromSources(t *testing.T) {
-	want, err := websources.Sums(".")
+	want, err := websources.Sums(t.Context(), ".")
 	if err != nil {
 		t.Fatal(err)
 	}

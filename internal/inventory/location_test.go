@@ -82,7 +82,7 @@ func TestHistoryOfAnOutage(t *testing.T) {
 
 		// The start was over an hour ago. The good time before the outage was not: its end
 		// is still within the hour.
-		time.Sleep(began.Add(got[2].After + time.Hour - time.Second).Sub(time.Now()))
+		time.Sleep(time.Until(began.Add(got[2].After + time.Hour - time.Second)))
 		if diff := cmp.Diff(got[1:], history(t, inv.store, began)); diff != "" {
 			t.Errorf("an hour after the outage began, less a second (-want +got):\n%s", diff)
 		}

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -24,7 +25,7 @@ func main() {
 }
 
 func write() error {
-	sums, err := websources.Sums(".")
+	sums, err := websources.Sums(context.Background(), ".")
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package websources
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -22,8 +23,8 @@ const File = "dist/sources.sha256"
 // writes it, in the order of the bytes of their paths. Sources are the files that git
 // tracks or would track, but for what was built of them (dist), what is installed
 // (node_modules), tests in a browser (e2e) and Go.
-func Sums(dir string) ([]byte, error) {
-	known, err := tracked(dir)
+func Sums(ctx context.Context, dir string) ([]byte, error) {
+	known, err := tracked(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +64,8 @@ func Sums(dir string) ([]byte, error) {
 }
 
 // tracked are the files below a folder that git tracks, or would if asked to.
-func tracked(dir string) (map[string]bool, error) {
-	cmd := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+func tracked(ctx context.Context, dir string) (map[string]bool, error) {
+	cmd := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	cmd.Dir = dir
 	out, err := cmd.Output()
 	if err != nil {

@@ -49,7 +49,7 @@ func TestSums(t *testing.T) {
 	}
 	sums := func() string {
 		t.Helper()
-		out, err := Sums(dir)
+		out, err := Sums(t.Context(), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +79,7 @@ func TestSums(t *testing.T) {
 	if sums() == first {
 		t.Error("a source does not count")
 	}
-	if _, err := Sums(t.TempDir()); err == nil || !strings.Contains(err.Error(), "ask git") {
+	if _, err := Sums(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "ask git") {
 		t.Errorf("outside of git: %v", err)
 	}
 }
