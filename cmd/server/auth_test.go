@@ -621,6 +621,17 @@ func TestCallerOfAnOpenServer(t *testing.T) {
 	if diff := cmp.Diff(want, resp.GetCaller(), protocmp.Transform()); err != nil || diff != "" {
 		t.Errorf("over gRPC: %v (-want +got):\n%s", err, diff)
 	}
+	stream, err := reflectionpb.NewServerReflectionClient(p.conn).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}); err != nil {
+		t.Fatal(err)
+	}
+	services, err := stream.Recv()
+	if err != nil || !strings.Contains(services.String(), `"notebook.v1.CallerService"`) {
+		t.Errorf("reflection tells of %v, %v", services, err)
+	}
 	rest := &notebookv1.GetCallerResponse{}
 	if _, body := p.get(t, "/v1/caller"); protojson.Unmarshal([]byte(body), rest) != nil || !proto.Equal(rest.GetCaller(), want) {
 		t.Errorf("over HTTP: %s", body)
