@@ -5,6 +5,9 @@ go 1.26.0
 // What a release is built with, and the least that has no known vulnerability.
 toolchain go1.26.10
 
+// Packages of npm may hold Go files, which are nobody's here.
+ignore ./web/node_modules
+
 require (
 	buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go v1.36.12-20260825204119-511051f7f437.1
 	buf.build/go/protovalidate v1.4.0

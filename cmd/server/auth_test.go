@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -32,7 +33,11 @@ import (
 	"google.golang.org/grpc/metadata"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/access"
@@ -389,6 +394,13 @@ func guardedCalls(notebook, change string) []rpc {
 			},
 		},
 		{
+			name: "GetCaller", method: http.MethodGet, path: "/v1/caller",
+			grpc: func(ctx context.Context, conn *grpc.ClientConn) error {
+				_, err := notebookv1.NewCallerServiceClient(conn).GetCaller(ctx, &notebookv1.GetCallerRequest{})
+				return err
+			},
+		},
+		{
 			name: "reflection",
 			grpc: func(ctx context.Context, conn *grpc.ClientConn) error {
 				stream, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(ctx)
@@ -428,6 +440,7 @@ func TestEveryDoor(t *testing.T) {
 	}
 	stranger := newAuthority(t)
 	none, denied, unknown := codes.Unauthenticated, codes.PermissionDenied, codes.NotFound
+	known := map[string]codes.Code{"GetCaller": codes.OK} // who has no role is told so
 	// What becomes of each call; by default everything is answered.
 	for _, who := range []struct {
 		name   string
@@ -445,9 +458,9 @@ func TestEveryDoor(t *testing.T) {
 		{name: "wrong issuer", bearer: g.issuer.token(t, nil, map[string]any{"iss": "https://id.example"}), all: none},
 		{name: "wrong key", bearer: g.issuer.token(t, wrongKey, nil), all: none},
 		{name: "a good certificate and a bad token", bearer: "garbage", cert: []tls.Certificate{g.ca.pair(t, "robot")}, all: none},
-		{name: "someone without a role", bearer: g.tokens["nobody"], all: denied},
-		{name: "a JWT without a role", bearer: g.issuer.token(t, nil, map[string]any{"sub": "otto"}), all: denied},
-		{name: "a certificate without a role", cert: []tls.Certificate{g.ca.pair(t, "mallory")}, all: denied},
+		{name: "someone without a role", bearer: g.tokens["nobody"], all: denied, but: known},
+		{name: "a JWT without a role", bearer: g.issuer.token(t, nil, map[string]any{"sub": "otto"}), all: denied, but: known},
+		{name: "a certificate without a role", cert: []tls.Certificate{g.ca.pair(t, "mallory")}, all: denied, but: known},
 		{name: "viewer", bearer: g.tokens["viewer"], but: map[string]codes.Code{"ChangeImage": denied, "metrics": denied}},
 		{name: "viewer of everything", bearer: g.tokens["everywhere"], but: map[string]codes.Code{"ChangeImage": denied}},
 		{name: "operator of another cloud", bearer: g.tokens["other"], but: map[string]codes.Code{
@@ -530,6 +543,121 @@ func TestEveryDoor(t *testing.T) {
 	if !strings.Contains(g.log.String(), "caller=oidc:olga") || !strings.Contains(g.log.String(), "caller=cert:robot") {
 		t.Error("the log does not say who called")
 	}
+}
+
+// TestGetCaller: each caller is told who they are, how that is known, and what of the
+// policy is theirs, the same over both doors.
+func TestGetCaller(t *testing.T) {
+	g := startGuarded(t, func(text string) string {
+		return strings.Replace(text, "  policy:\n", `  policy:
+    - {role: viewer, groups: ["oidc:ml"]}
+    - {role: admin, groups: ["oidc:ml"], locations: [core/xb3, scnet/11250]}
+    - {role: viewer, subjects: ["cert:robot"], locations: [core/xb2]}
+`, 1)
+	})
+	expires := time.Now().Add(time.Hour).Truncate(time.Second)
+	grant := func(role notebookv1.Grant_Role, parent string) *notebookv1.Grant {
+		return &notebookv1.Grant{Role: role, Parent: parent}
+	}
+	viewer, operator, admin := notebookv1.Grant_ROLE_VIEWER, notebookv1.Grant_ROLE_OPERATOR, notebookv1.Grant_ROLE_ADMIN
+	for name, tt := range map[string]struct {
+		bearer string
+		cert   []tls.Certificate
+		want   *notebookv1.Caller
+	}{
+		"a token": {bearer: g.tokens["viewer"], want: &notebookv1.Caller{
+			Subject: "viewer", Method: notebookv1.Caller_METHOD_TOKEN, Grants: []*notebookv1.Grant{grant(viewer, "clouds/core")},
+		}},
+		"admin": {bearer: g.tokens["admin"], want: &notebookv1.Caller{
+			Subject: "admin", Method: notebookv1.Caller_METHOD_TOKEN, Grants: []*notebookv1.Grant{grant(admin, "clouds/-")},
+		}},
+		"nobody in the policy": {bearer: g.tokens["nobody"], want: &notebookv1.Caller{Subject: "nobody", Method: notebookv1.Caller_METHOD_TOKEN}},
+		"a JWT": {bearer: g.issuer.token(t, nil, map[string]any{"exp": expires.Unix()}), want: &notebookv1.Caller{
+			Subject: "oidc:olga", Method: notebookv1.Caller_METHOD_OIDC, Groups: []string{"oidc:ml"}, ExpireTime: timestamppb.New(expires),
+			Grants: []*notebookv1.Grant{
+				grant(viewer, "clouds/-"), grant(operator, "clouds/core"), grant(admin, "clouds/core/locations/xb3"), grant(admin, "clouds/scnet/locations/11250"),
+			},
+		}},
+		"a certificate": {cert: []tls.Certificate{g.ca.pair(t, "robot")}, want: &notebookv1.Caller{
+			Subject: "cert:robot", Method: notebookv1.Caller_METHOD_CERTIFICATE, Grants: []*notebookv1.Grant{grant(operator, "clouds/core")},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			if tt.bearer != "" {
+				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+tt.bearer)
+			}
+			resp, err := notebookv1.NewCallerServiceClient(g.dial(t, tt.cert...)).GetCaller(ctx, &notebookv1.GetCallerRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := resp.GetCaller()
+			if len(tt.cert) > 0 {
+				tt.want.ExpireTime = timestamppb.New(tt.cert[0].Leaf.NotAfter)
+			}
+			if diff := cmp.Diff(tt.want, got, protocmp.Transform()); diff != "" {
+				t.Errorf("over gRPC (-want +got):\n%s", diff)
+			}
+			body := g.text(t, g.web(t, tt.cert...), "/v1/caller", tt.bearer)
+			rest := &notebookv1.GetCallerResponse{}
+			if err := protojson.Unmarshal([]byte(body), rest); err != nil {
+				t.Fatalf("%v in %s", err, body)
+			}
+			if diff := cmp.Diff(tt.want, rest.GetCaller(), protocmp.Transform()); diff != "" {
+				t.Errorf("over HTTP (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestCallerOfAnOpenServer: where nobody is asked, everybody may do everything, and is
+// told the address that stands for them.
+func TestCallerOfAnOpenServer(t *testing.T) {
+	p, _ := startQuick(t, cloudsim.Config{Seed: 1, Notebooks: 1})
+	want := &notebookv1.Caller{
+		Subject: "127.0.0.1", Method: notebookv1.Caller_METHOD_NONE, Grants: []*notebookv1.Grant{{Role: notebookv1.Grant_ROLE_ADMIN, Parent: "clouds/-"}},
+	}
+	resp, err := notebookv1.NewCallerServiceClient(p.conn).GetCaller(t.Context(), &notebookv1.GetCallerRequest{})
+	if diff := cmp.Diff(want, resp.GetCaller(), protocmp.Transform()); err != nil || diff != "" {
+		t.Errorf("over gRPC: %v (-want +got):\n%s", err, diff)
+	}
+	stream, err := reflectionpb.NewServerReflectionClient(p.conn).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}); err != nil {
+		t.Fatal(err)
+	}
+	services, err := stream.Recv()
+	if err != nil || !strings.Contains(services.String(), `"notebook.v1.CallerService"`) {
+		t.Errorf("reflection tells of %v, %v", services, err)
+	}
+	rest := &notebookv1.GetCallerResponse{}
+	if _, body := p.get(t, "/v1/caller"); protojson.Unmarshal([]byte(body), rest) != nil || !proto.Equal(rest.GetCaller(), want) {
+		t.Errorf("over HTTP: %s", body)
+	}
+}
+
+// text makes a GET over HTTP and returns the body.
+func (g *guarded) text(t *testing.T, client *http.Client, path, bearer string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.url+path, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
 }
 
 // answered is the body of an error over HTTP.

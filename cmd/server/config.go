@@ -24,7 +24,8 @@ import (
 type config struct {
 	// GRPC is the door for gRPC.
 	GRPC grpcConfig `yaml:"grpc"`
-	// HTTP is the door for REST, health, metrics and the OpenAPI document.
+	// HTTP is the door for REST, the web console, health, metrics and the OpenAPI
+	// document.
 	HTTP httpConfig `yaml:"http"`
 	// TLS is what all doors prove themselves with, and what callers may prove themselves
 	// with. Default: none, the doors speak plain text.
@@ -92,7 +93,17 @@ type httpConfig struct {
 	// HSTS is for how long browsers are told to come with HTTPS only, where there is
 	// a tls section; 0s tells them nothing. Default: 8760h, a year.
 	HSTS *time.Duration `yaml:"hsts"`
+	// Console is the web console, at / of this door.
+	Console consoleConfig `yaml:"console"`
 }
+
+// consoleConfig is the web console.
+type consoleConfig struct {
+	// Enabled is whether it is served. Default: true.
+	Enabled *bool `yaml:"enabled"`
+}
+
+func (c consoleConfig) on() bool { return c.Enabled == nil || *c.Enabled }
 
 // corsConfig lets web pages from elsewhere call the HTTP door.
 type corsConfig struct {

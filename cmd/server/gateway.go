@@ -70,6 +70,7 @@ func newGateway(ctx context.Context, conn grpc.ClientConnInterface, here local, 
 		notebookv1.RegisterNotebookServiceHandlerClient(ctx, mux, localClient{notebookv1.NewNotebookServiceClient(conn), here}),
 		notebookv1.RegisterCloudServiceHandlerClient(ctx, mux, notebookv1.NewCloudServiceClient(conn)),
 		notebookv1.RegisterImageChangeServiceHandlerClient(ctx, mux, notebookv1.NewImageChangeServiceClient(conn)),
+		notebookv1.RegisterCallerServiceHandlerClient(ctx, mux, notebookv1.NewCallerServiceClient(conn)),
 	); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}

@@ -27,9 +27,11 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/access"
+	"github.com/notebookd/notebookd/internal/inventory"
 	"github.com/notebookd/notebookd/internal/service"
 	"github.com/notebookd/notebookd/internal/telemetry"
 )
@@ -118,12 +120,49 @@ type sessionKey struct{}
 func callerOf(ctx context.Context) service.Caller {
 	s, ok := ctx.Value(sessionKey{}).(*session)
 	if !ok {
-		return service.Caller{Name: caller(ctx), Rights: rights{}} // who did not come by a door may do nothing
+		return service.Caller{Name: caller(ctx), Rights: rights{}, Describe: func() *notebookv1.Caller { return nil }} // who did not come by a door may do nothing
 	}
-	return service.Caller{Name: s.name, Rights: rights{s.rights}, Check: func(ctx context.Context) (service.Rights, error) {
+	return service.Caller{Name: s.name, Rights: rights{s.rights}, Describe: s.describe, Check: func(ctx context.Context) (service.Rights, error) {
 		now, err := s.check(ctx)
 		return rights{now}, err
 	}}
+}
+
+var methods = map[access.Method]notebookv1.Caller_Method{
+	access.MethodNone:        notebookv1.Caller_METHOD_NONE,
+	access.MethodToken:       notebookv1.Caller_METHOD_TOKEN,
+	access.MethodOIDC:        notebookv1.Caller_METHOD_OIDC,
+	access.MethodCertificate: notebookv1.Caller_METHOD_CERTIFICATE,
+}
+
+var roles = map[access.Role]notebookv1.Grant_Role{
+	access.Viewer:   notebookv1.Grant_ROLE_VIEWER,
+	access.Operator: notebookv1.Grant_ROLE_OPERATOR,
+	access.Admin:    notebookv1.Grant_ROLE_ADMIN,
+}
+
+// describe tells the caller who it is.
+func (s *session) describe() *notebookv1.Caller {
+	out := &notebookv1.Caller{Subject: s.name, Method: methods[s.identity.Method], Groups: s.identity.Groups}
+	for _, held := range s.rights.Held() {
+		out.Grants = append(out.Grants, &notebookv1.Grant{Role: roles[held.Role], Parent: parentOf(held.Cloud, held.Location)})
+	}
+	if !s.identity.Expires.IsZero() {
+		out.ExpireTime = timestamppb.New(s.identity.Expires)
+	}
+	return out
+}
+
+// parentOf is the resource name of where a role is held.
+func parentOf(cloud, location string) string {
+	switch {
+	case cloud == "":
+		return "clouds/-"
+	case location == "":
+		return inventory.CloudName(cloud)
+	default:
+		return inventory.LocationName(cloud, location)
+	}
 }
 
 // rights is access.Rights in the words of the service.

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/upstream/cloudsim"
 )
@@ -150,6 +152,94 @@ func (r rehearsal) run(t *testing.T, p *process, fleet *cloudsim.Fleet, location
 	}
 	control(t, fleet, http.MethodDelete, "/"+cloud+"/faults", "")
 	control(t, fleet, http.MethodPatch, "/"+cloud+"/settings", before)
+}
+
+// TestStateHistory: an outage that is over can still be read over REST, with its
+// reasons and times, and watches are not told of it.
+func TestStateHistory(t *testing.T) {
+	fleet, err := cloudsim.Start(cloudsim.Config{Seed: 1, Notebooks: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fleet.Close)
+	p := start(t, strings.ReplaceAll(quick(fleet), "idle: 100ms}", "idle: 100ms}\n    breaker: {min_requests: 1000000}"))
+	const location = "clouds/core/locations/xb3"
+	type past struct {
+		State, Reason string
+		StartTime     time.Time
+	}
+	ask := func() (state string, history []past) {
+		t.Helper()
+		code, body := p.get(t, "/v1/clouds/core")
+		var answer struct {
+			Cloud struct {
+				Locations []struct {
+					Name, State  string
+					StateHistory []past
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(body), &answer); err != nil || code != http.StatusOK {
+			t.Fatalf("%d %s: %v", code, body, err)
+		}
+		for _, l := range answer.Cloud.Locations {
+			if l.Name == location {
+				return l.State, l.StateHistory
+			}
+		}
+		t.Fatalf("no %s in %s", location, body)
+		return "", nil
+	}
+	became := func(want string) time.Time {
+		t.Helper()
+		p.until(t, want, func() bool { state, _ := ask(); return state == want })
+		return time.Now()
+	}
+	up := became("STATE_LIVE")
+	control(t, fleet, http.MethodPost, "/core/faults", `{"mode": "status", "status": 500}`)
+	down := became("STATE_UNREACHABLE")
+	control(t, fleet, http.MethodDelete, "/core/faults", "")
+	back := became("STATE_LIVE")
+	_, history := ask()
+	var got []string
+	for _, p := range history {
+		got = append(got, strings.TrimSpace(p.State+" "+p.Reason))
+	}
+	if diff := cmp.Diff([]string{
+		"STATE_UNREACHABLE", "STATE_LIVE", "STATE_STALE ERROR_REASON_CLOUD_UNAVAILABLE", "STATE_UNREACHABLE ERROR_REASON_CLOUD_UNAVAILABLE", "STATE_LIVE",
+	}, got); diff != "" {
+		t.Errorf("the history (-want +got):\n%s", diff)
+	}
+	at := map[string]time.Time{}
+	for i, p := range history {
+		if i > 0 && p.StartTime.Before(history[i-1].StartTime) {
+			t.Errorf("%v is out of order", p)
+		}
+		at[p.State] = p.StartTime // the last time
+	}
+	if live, unreachable := at["STATE_LIVE"], at["STATE_UNREACHABLE"]; unreachable.Before(up) || live.Before(down) || live.After(back) {
+		t.Errorf("it was live at %v, down since %v, back at %v: the history says %v", up, down, back, history)
+	}
+	resp, err := p.clouds.ListClouds(t.Context(), &notebookv1.ListCloudsRequest{})
+	if err != nil || len(resp.GetClouds()[0].GetLocations()[0].GetStateHistory()) == 0 {
+		t.Errorf("ListClouds: %v, %v", resp, err)
+	}
+	stream, err := p.Watch(t.Context(), &notebookv1.WatchRequest{Parent: location})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		frame, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l := frame.GetLocation(); l != nil {
+			if l.GetName() != location || len(l.GetStateHistory()) != 0 {
+				t.Errorf("a watch is told %v", l)
+			}
+			return
+		}
+	}
 }
 
 // settingsOf returns the settings of a cloud as they would be set again.

@@ -219,6 +219,7 @@ func (s *server) buildHTTP(ctx context.Context) error {
 	notebookv1.RegisterNotebookServiceServer(conn, s.service)
 	notebookv1.RegisterCloudServiceServer(conn, s.service)
 	notebookv1.RegisterImageChangeServiceServer(conn, s.service)
+	notebookv1.RegisterCallerServiceServer(conn, s.service)
 	gateway, err := newGateway(ctx, conn, s, s.guard.withPeer)
 	if err != nil {
 		return err
@@ -235,6 +236,9 @@ func (s *server) buildHTTP(ctx context.Context) error {
 			w.Header().Set("Content-Type", "application/yaml")
 			_, _ = w.Write(openapi.YAML)
 		})))
+	if err := s.handleConsole(mux, gateway); err != nil {
+		return err
+	}
 	s.http = s.newHTTPServer(mux)
 	if s.cfg.Debug.Address != "" {
 		s.debug = s.newHTTPServer(newDebugHandler(func(next http.Handler) http.Handler {

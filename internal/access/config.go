@@ -56,6 +56,31 @@ type OIDCConfig struct {
 	// Algorithms are those by which tokens may be signed. Default: every asymmetric one,
 	// RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA.
 	Algorithms []string `yaml:"algorithms"`
+	// Console is the client of the issuer by which the web console signs people in: a
+	// public one, for the authorization code flow with PKCE. Its redirect URI is where the
+	// console is, with / at the end. Default: none, the console does not offer the issuer.
+	Console *ConsoleConfig `yaml:"console"`
+}
+
+// ConsoleConfig is the client of an issuer by which the web console signs people in.
+type ConsoleConfig struct {
+	// ClientID is what the issuer calls the client. It has to be one of audiences: the
+	// console sends the ID token, which is for this client. Needed.
+	ClientID string `yaml:"client_id"`
+	// Scopes are what the console asks for, openid among them. Default: openid and profile.
+	Scopes []string `yaml:"scopes"`
+	// Origins are scheme and host, as https://token.example, of what else belongs to the
+	// issuer and is called by the console, such as its token endpoint, if it is not
+	// where the issuer is. Default: none.
+	Origins []string `yaml:"origins"`
+}
+
+// ScopesOrDefault are the scopes that the console asks for.
+func (c *ConsoleConfig) ScopesOrDefault() []string {
+	if len(c.Scopes) == 0 {
+		return []string{"openid", "profile"}
+	}
+	return c.Scopes
 }
 
 func (c *OIDCConfig) prefix() string {
@@ -142,6 +167,9 @@ func (c *Config) read() (files, error) {
 		if o.Issuer != "" && issuers[o.Issuer] {
 			check.problem(at+".issuer", "is used twice; one can have several audiences")
 		}
+		if o.Console != nil {
+			check.console(o, at+".console")
+		}
 		issuers[o.Issuer] = true
 		if o.CA != "" {
 			if !slices.Contains(out.files, o.CA) {
@@ -214,6 +242,41 @@ func (c *checker) oidc(o *OIDCConfig, at string) {
 		if !slices.Contains(algorithms, a) {
 			c.problem(at+".algorithms", "must be of %s", strings.Join(algorithms, ", "))
 			break
+		}
+	}
+}
+
+var (
+	// originForm is that of what can stand in a Content-Security-Policy. An address of
+	// IPv6 cannot.
+	originForm = regexp.MustCompile(`^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$`)
+	scopeForm  = regexp.MustCompile(`^[!#-\[\]-~]+$`)
+)
+
+// Origin is the origin of a URL.
+func Origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
+
+func (c *checker) console(o *OIDCConfig, at string) {
+	switch {
+	case o.Console.ClientID == "":
+		c.problem(at+".client_id", "is needed")
+	case !slices.Contains(o.Audiences, o.Console.ClientID):
+		c.problem(at+".client_id", "must be one of audiences too: the console sends the ID token, which is for this client, and it would be refused")
+	}
+	if u, err := url.Parse(o.Issuer); err == nil && secure(u) && !originForm.MatchString(Origin(u)) {
+		c.problem(at, "goes with an issuer that has a name or an address of IPv4: browsers take no other in a Content-Security-Policy")
+	}
+	for i, scope := range o.Console.Scopes {
+		if !scopeForm.MatchString(scope) {
+			c.problem(fmt.Sprintf("%s.scopes[%d]", at, i), "must be one scope: printable, without spaces and quotes")
+		}
+	}
+	if len(o.Console.Scopes) > 0 && !slices.Contains(o.Console.Scopes, "openid") {
+		c.problem(at+".scopes", "must have openid: without, there is no ID token")
+	}
+	for i, origin := range o.Console.Origins {
+		if u, err := url.Parse(origin); err != nil || !secure(u) || Origin(u) != origin || !originForm.MatchString(origin) {
+			c.problem(fmt.Sprintf("%s.origins[%d]", at, i), "must be https and a host, such as https://token.example (http only to this host itself)")
 		}
 	}
 }

@@ -60,6 +60,36 @@ policy: [{role: viewer, subjects: [a]}]`, []string{
 			"oidc[5].issuer: must have no user, query or fragment",
 			"oidc[5].issuer: is used twice; one can have several audiences",
 		}},
+		{"consoles", `
+oidc:
+- {issuer: "https://i.example", audiences: [api, console], console: {client_id: console}}
+- {issuer: "http://127.0.0.1:5556", audiences: [c], prefix: "b:", console: {client_id: c, scopes: [openid, "api://x/.default"], origins: ["https://t.example:8443", "http://localhost:1"]}}
+policy: [{role: viewer, subjects: [a]}]`, nil},
+		{"wrong consoles", `
+oidc:
+- {issuer: "https://i.example", audiences: [api], console: {client_id: console}}
+- {issuer: "https://j.example", audiences: [api], prefix: "b:", console: {}}
+- {issuer: "https://[2001:db8::1]", audiences: [c], prefix: "c:", console: {client_id: c, scopes: [profile, "a b", ""]}}
+- {issuer: "https://k;script-src *", audiences: [c], prefix: "d:", console: {client_id: c}}
+- {issuer: "https://k;script-src", audiences: [c], prefix: "e:", console: {client_id: c}}
+- {issuer: "https://l.example", audiences: [c], prefix: "f:", console: {client_id: c, origins: ["http://t.example", "https://t.example/", "https://t.example; script-src *", "https://*.example", "'unsafe-inline'", "https://[::1]:1", "https://t.example:"]}}
+policy: [{role: viewer, subjects: [a]}]`, []string{
+			"oidc[0].console.client_id: must be one of audiences too: the console sends the ID token, which is for this client, and it would be refused",
+			"oidc[1].console.client_id: is needed",
+			"oidc[2].console: goes with an issuer that has a name or an address of IPv4: browsers take no other in a Content-Security-Policy",
+			"oidc[2].console.scopes[1]: must be one scope: printable, without spaces and quotes",
+			"oidc[2].console.scopes[2]: must be one scope: printable, without spaces and quotes",
+			"oidc[2].console.scopes: must have openid: without, there is no ID token",
+			"oidc[3].issuer: must be an https URL (http only to this host itself)",
+			"oidc[4].console: goes with an issuer that has a name or an address of IPv4: browsers take no other in a Content-Security-Policy",
+			"oidc[5].console.origins[0]: must be https and a host, such as https://token.example (http only to this host itself)",
+			"oidc[5].console.origins[1]: must be https and a host, such as https://token.example (http only to this host itself)",
+			"oidc[5].console.origins[2]: must be https and a host, such as https://token.example (http only to this host itself)",
+			"oidc[5].console.origins[3]: must be https and a host, such as https://token.example (http only to this host itself)",
+			"oidc[5].console.origins[4]: must be https and a host, such as https://token.example (http only to this host itself)",
+			"oidc[5].console.origins[5]: must be https and a host, such as https://token.example (http only to this host itself)",
+			"oidc[5].console.origins[6]: must be https and a host, such as https://token.example (http only to this host itself)",
+		}},
 		{"prefixes", `
 oidc: [` + issuer + `, {issuer: "https://j.example", audiences: [a]}, {issuer: "https://k.example", audiences: [a], prefix: "oidc:k:"}, {issuer: "https://l.example", audiences: [a], prefix: ""}]
 certificates: {}

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -165,6 +166,45 @@ func (r *Rights) SeesCloud(cloud string) bool {
 
 // SeesAll reports whether everything may be seen.
 func (r *Rights) SeesAll() bool { return r.Everywhere(Viewer) }
+
+// Held is a role and where it is had: in a location, in all of a cloud when Location
+// is empty, or everywhere when Cloud is empty too.
+type Held struct {
+	Role            Role
+	Cloud, Location string
+}
+
+// Held lists what the rights consist of, ordered by place. It leaves out what
+// something else in it includes, so that each place is there once at most.
+func (r *Rights) Held() []Held {
+	if r == nil {
+		return nil
+	}
+	var out []Held
+	for i, role := range roles {
+		s, stronger := &r.scopes[i], &scope{}
+		if i+1 < len(roles) {
+			stronger = &r.scopes[i+1]
+		}
+		if s.all && !stronger.all {
+			out = append(out, Held{Role: role})
+		}
+		for cloud := range s.clouds {
+			if !stronger.has(cloud, "") {
+				out = append(out, Held{Role: role, Cloud: cloud})
+			}
+		}
+		for p := range s.locations {
+			if !stronger.has(p.cloud, p.location) {
+				out = append(out, Held{Role: role, Cloud: p.cloud, Location: p.location})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Held) int {
+		return cmp.Or(strings.Compare(a.Cloud, b.Cloud), strings.Compare(a.Location, b.Location))
+	})
+	return out
+}
 
 // Nothing reports whether nothing may be seen, and so nothing be done.
 func (r *Rights) Nothing() bool { return r.Key() == noRights.sees }

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -183,6 +184,7 @@ func TestKeyIsVisibility(t *testing.T) {
 				t.Fatalf("%+v: sees cloud %s: %v", grants, cloud, !part)
 			}
 		}
+		checkHeld(t, r)
 		m := made{r, sees.String(), may.String()}
 		if other, ok := byKey[r.Key()]; ok && other.sees != m.sees {
 			t.Fatalf("%q is the key of two views", r.Key())
@@ -203,6 +205,65 @@ func TestKeyIsVisibility(t *testing.T) {
 	// Of each cloud nothing, x, y, both or all; or everything.
 	if len(byKey) != 5*5+1 || len(byMay) < 300 {
 		t.Errorf("%d keys of %d rights were seen", len(byKey), len(byMay))
+	}
+}
+
+// checkHeld: what rights are said to consist of gives just these rights, in order, and
+// nothing of it could be left out.
+func checkHeld(t *testing.T, r *Rights) {
+	t.Helper()
+	held := r.Held()
+	given := func(without int) *Rights {
+		var grants []*Grant
+		for i, h := range held {
+			g := &Grant{Role: h.Role}
+			switch {
+			case i == without:
+				continue
+			case h.Location != "":
+				g.Locations = []string{h.Cloud + "/" + h.Location}
+			case h.Cloud != "":
+				g.Clouds = []string{h.Cloud}
+			}
+			grants = append(grants, g)
+		}
+		return newRights(grants)
+	}
+	if !given(-1).Equal(r) {
+		t.Fatalf("%v is held of %q", held, r.all)
+	}
+	for i, h := range held {
+		if given(i).Equal(r) {
+			t.Fatalf("%v: %v is in it though it adds nothing", held, h)
+		}
+		if i > 0 && cmp.Or(strings.Compare(held[i-1].Cloud, h.Cloud), strings.Compare(held[i-1].Location, h.Location)) >= 0 {
+			t.Fatalf("%v: %v is not in its place", held, h)
+		}
+	}
+}
+
+func TestHeld(t *testing.T) {
+	for _, tt := range []struct {
+		grants []*Grant
+		want   []Held
+	}{
+		{nil, nil},
+		{[]*Grant{{Role: Admin}, {Role: Viewer}, {Role: Operator, Clouds: []string{"a"}}}, []Held{{Role: Admin}}},
+		{[]*Grant{{Role: Viewer}, {Role: Operator, Locations: []string{"a/x"}}}, []Held{{Role: Viewer}, {Operator, "a", "x"}}},
+		{
+			[]*Grant{{Role: Viewer, Clouds: []string{"b", "a"}}, {Role: Operator, Clouds: []string{"a"}}, {Role: Admin, Locations: []string{"a/x", "c/z"}}},
+			[]Held{{Operator, "a", ""}, {Admin, "a", "x"}, {Viewer, "b", ""}, {Admin, "c", "z"}},
+		},
+	} {
+		if got := newRights(tt.grants).Held(); !slices.Equal(got, tt.want) {
+			t.Errorf("%v, want %v", got, tt.want)
+		}
+	}
+	if got := Unrestricted().Held(); !slices.Equal(got, []Held{{Role: Admin}}) {
+		t.Errorf("all rights are %v", got)
+	}
+	if got := (*Rights)(nil).Held(); got != nil {
+		t.Errorf("no rights are %v", got)
 	}
 }
 

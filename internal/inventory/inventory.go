@@ -513,22 +513,24 @@ func (inv *Inventory) describe(source Source, location upstream.Location, polled
 	inv.store.updateLocation(name, func(l *Location) {
 		l.Cloud, l.ID, l.DisplayName = source.Name, location.ID, location.DisplayName
 		l.client = source.Client
-		if l.State == notebookv1.Location_STATE_UNSPECIFIED || l.State == notebookv1.Location_STATE_DISABLED && !polled {
+		switch {
+		case location.Disabled != "":
+			inv.setDisabled(l, location.Disabled)
+		case l.State == notebookv1.Location_STATE_UNSPECIFIED || l.State == notebookv1.Location_STATE_DISABLED && !polled:
 			l.State, l.Failure = notebookv1.Location_STATE_UNREACHABLE, nil // nothing was read yet
 		}
 	})
-	if location.Disabled != "" {
-		inv.disable(name, location.Disabled)
-	}
 }
 
 func (inv *Inventory) disable(name, why string) {
-	inv.store.updateLocation(name, func(l *Location) {
-		if l.State != notebookv1.Location_STATE_DISABLED {
-			inv.logger.Info("location disabled", "cloud", l.Cloud, "location", l.ID, "why", why)
-		}
-		l.State, l.Failure, l.NextAttempt = notebookv1.Location_STATE_DISABLED, &Failure{Kind: upstream.KindDisabled, Message: why}, time.Time{}
-	})
+	inv.store.updateLocation(name, func(l *Location) { inv.setDisabled(l, why) })
+}
+
+func (inv *Inventory) setDisabled(l *Location, why string) {
+	if l.State != notebookv1.Location_STATE_DISABLED {
+		inv.logger.Info("location disabled", "cloud", l.Cloud, "location", l.ID, "why", why)
+	}
+	l.State, l.Failure, l.NextAttempt = notebookv1.Location_STATE_DISABLED, &Failure{Kind: upstream.KindDisabled, Message: why}, time.Time{}
 }
 
 func (inv *Inventory) discoveryFailed(source Source, err error) {

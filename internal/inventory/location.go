@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
@@ -23,6 +24,7 @@ type Location struct {
 	Interval    time.Duration
 	Usage       []*notebookv1.ResourceGroupUsage
 
+	history  []Past // oldest first, the last is what it is now; see enter
 	failures int    // failed polls in a row
 	version  uint64 // counts what watchers are told
 	client   *upstream.Client
@@ -41,6 +43,52 @@ func (l *Location) Reason() Failure {
 	}
 	return Failure{Kind: l.Failure.Kind, Store: l.Failure.Store}
 }
+
+// Past is a state that a location has had since a moment, until that of the next one.
+type Past struct {
+	State   notebookv1.Location_State
+	Failure *Failure // as of the moment; nil for none
+	Since   time.Time
+}
+
+const (
+	// historyAge is for how long states are remembered after they have ended.
+	historyAge = time.Hour
+	// maxHistory bounds how many states of a location are remembered. One that is
+	// polled every few seconds can fail and recover more often than that in an hour:
+	// then the oldest are forgotten, and the history reaches less far back.
+	maxHistory = 120
+)
+
+// enter notes what a location has become, if its state or reason is another than
+// before. l is not shown yet; histories are shared by those that are.
+func (l *Location) enter(now time.Time) {
+	if n := len(l.history); n > 0 {
+		last := Location{State: l.history[n-1].State, Failure: l.history[n-1].Failure}
+		if last.State == l.State && last.Reason() == l.Reason() {
+			return
+		}
+	}
+	kept := recent(l.history, now)
+	if len(kept) >= maxHistory {
+		kept = kept[len(kept)-maxHistory+1:]
+	}
+	l.history = append(slices.Clip(kept), Past{State: l.State, Failure: l.Failure, Since: now})
+}
+
+// recent are those of some states that had not ended an hour ago.
+func recent(history []Past, now time.Time) []Past {
+	for len(history) > 1 && now.Sub(history[1].Since) >= historyAge {
+		history = history[1:]
+	}
+	return history
+}
+
+// History returns the states of the last hour, oldest first. The first may have begun
+// earlier, and the last is what the location is now. It reaches back to when this
+// process first knew the location, if that is later, and holds the last 120 at most.
+// It must not be changed.
+func (l *Location) History(now time.Time) []Past { return recent(l.history, now) }
 
 // Breakers returns the circuit breakers of the location's calls, and of the
 // calls that it shares with others (scope without a location's name).

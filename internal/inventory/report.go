@@ -143,7 +143,7 @@ func (s *Store) adopt(cloud string, r *report, take func(*Location, locationRepo
 			l.version++
 			news = true
 		}
-		s.locations[name] = &l
+		s.showLocked(&l)
 	}
 	s.publishLocked(news)
 }
@@ -180,11 +180,11 @@ func (s *Store) hold(cloud string, held bool) {
 	if held {
 		next.remaining = -1
 		next.reported = make(chan struct{}, 1)
-		for name, l := range s.locations {
+		for _, l := range s.locations {
 			if l.Cloud == cloud {
 				own := *l
 				own.breakers = nil
-				s.locations[name] = &own
+				s.showLocked(&own)
 			}
 		}
 	}
@@ -198,12 +198,12 @@ func (s *Store) away() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	news := false
-	for name, l := range s.locations {
+	for _, l := range s.locations {
 		if l.State == notebookv1.Location_STATE_LIVE {
 			next := *l
 			next.State, next.Failure = notebookv1.Location_STATE_STALE, &Failure{Store: true}
 			next.version++
-			s.locations[name] = &next
+			s.showLocked(&next)
 			news = true
 		}
 	}

@@ -150,7 +150,7 @@ func (s *Store) addCloud(source Source) {
 			return false
 		}
 		if s.locations[row.Location] == nil {
-			s.locations[row.Location] = s.unreadLocked(row)
+			s.showLocked(s.unreadLocked(row))
 		}
 		return true
 	})

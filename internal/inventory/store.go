@@ -169,14 +169,14 @@ func (s *Store) begin(epoch string, missed bool) (after uint64) {
 		clear(s.states)
 		s.graves, s.revision = nil, 0
 		s.resets++
-		for name, l := range s.locations {
+		for _, l := range s.locations {
 			next := *l
 			next.LastSuccess, next.LastAttempt, next.Usage, next.failures = time.Time{}, time.Time{}, nil, 0
 			if next.State != notebookv1.Location_STATE_DISABLED {
 				next.State, next.Failure = notebookv1.Location_STATE_UNREACHABLE, nil
 			}
 			next.version++
-			s.locations[name] = &next
+			s.showLocked(&next)
 		}
 	}
 	s.epoch = epoch
@@ -215,7 +215,7 @@ func (s *Store) setLocked(row *Row) {
 	// A row may be read from the log before its location is discovered: it must
 	// not be passed over by those who walk what is new.
 	if s.clouds[row.Cloud] != nil && s.locations[row.Location] == nil {
-		s.locations[row.Location] = s.unreadLocked(row)
+		s.showLocked(s.unreadLocked(row))
 	}
 	old, ok := s.names.Set(row)
 	if ok {
@@ -232,6 +232,12 @@ func (s *Store) setLocked(row *Row) {
 		s.counts[row.Location]++
 		s.states[row.Location] = s.states[row.Location].add(row, 1)
 	}
+}
+
+// showLocked replaces the status of a location, which nobody may change from then on.
+func (s *Store) showLocked(l *Location) {
+	l.enter(time.Now())
+	s.locations[l.Name] = l
 }
 
 // unreadLocked is the status of a location of which only a row of the log tells.
@@ -309,7 +315,7 @@ func (s *Store) updateLocation(name string, f func(*Location)) *Location {
 	if news {
 		next.version++
 	}
-	s.locations[name] = &next
+	s.showLocked(&next)
 	s.tellLocked(next.Cloud)
 	s.publishLocked(news)
 	return &next
@@ -321,11 +327,11 @@ func (s *Store) touchLocations(match func(*Location) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	news := false
-	for name, l := range s.locations {
+	for _, l := range s.locations {
 		if match(l) {
 			next := *l
 			next.version++
-			s.locations[name] = &next
+			s.showLocked(&next)
 			s.tellLocked(l.Cloud)
 			news = true
 		}

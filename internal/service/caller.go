@@ -31,6 +31,9 @@ type Caller struct {
 	Name string
 	// Rights is what the caller may do; nil for everything.
 	Rights Rights
+	// Describe tells the caller who it is; nil where nobody is asked, and everybody may
+	// do everything.
+	Describe func() *notebookv1.Caller
 	// Check says whether the caller may still do what the call does, with what it may
 	// see by now. An error ends the call. Nil when that cannot change.
 	Check func(context.Context) (Rights, error)
@@ -68,6 +71,18 @@ func (c Caller) rights() Rights {
 		return everything{}
 	}
 	return c.Rights
+}
+
+// GetCaller implements CallerService.
+func (s *Service) GetCaller(ctx context.Context, _ *notebookv1.GetCallerRequest) (*notebookv1.GetCallerResponse, error) {
+	c := s.caller(ctx)
+	if c.Describe != nil {
+		return &notebookv1.GetCallerResponse{Caller: c.Describe()}, nil
+	}
+	return &notebookv1.GetCallerResponse{Caller: &notebookv1.Caller{
+		Subject: c.Name, Method: notebookv1.Caller_METHOD_NONE,
+		Grants: []*notebookv1.Grant{{Role: notebookv1.Grant_ROLE_ADMIN, Parent: "clouds/-"}},
+	}}, nil
 }
 
 // errDenied is the same whether there is what was asked for or not.

@@ -9,10 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 	"github.com/notebookd/notebookd/internal/inventory"
@@ -285,6 +288,54 @@ func TestDenied(t *testing.T) {
 		t.Errorf("the one who may: %v", err)
 	}
 	wantError(t, list("")(as(t, "ghost")), codes.NotFound, "CLOUD_NOT_FOUND")
+}
+
+// TestGetCaller: a caller is told what the door says of it, and where nobody is asked
+// that it may do everything.
+func TestGetCaller(t *testing.T) {
+	describe := func() *notebookv1.Caller {
+		return &notebookv1.Caller{Subject: "x", Method: notebookv1.Caller_METHOD_OIDC}
+	}
+	for _, tt := range []struct {
+		caller Caller
+		want   *notebookv1.Caller
+	}{
+		{Caller{Name: "192.0.2.1"}, &notebookv1.Caller{
+			Subject: "192.0.2.1", Method: notebookv1.Caller_METHOD_NONE, Grants: []*notebookv1.Grant{{Role: notebookv1.Grant_ROLE_ADMIN, Parent: "clouds/-"}},
+		}},
+		{Caller{Name: "x", Rights: places{}, Describe: describe}, &notebookv1.Caller{Subject: "x", Method: notebookv1.Caller_METHOD_OIDC}},
+	} {
+		s := New(Config{Caller: func(context.Context) Caller { return tt.caller }})
+		resp, err := s.GetCaller(t.Context(), &notebookv1.GetCallerRequest{})
+		if diff := cmp.Diff(tt.want, resp.GetCaller(), protocmp.Transform()); err != nil || diff != "" {
+			t.Errorf("%v (-want +got):\n%s", err, diff)
+		}
+	}
+}
+
+// TestPastStates: what is told has no two states beside each other that look the same.
+func TestPastStates(t *testing.T) {
+	at := func(minutes int) time.Time { return time.Unix(int64(60*minutes), 0) }
+	failed := func(kind upstream.Kind) *inventory.Failure { return &inventory.Failure{Kind: kind} }
+	const live, unreachable = notebookv1.Location_STATE_LIVE, notebookv1.Location_STATE_UNREACHABLE
+	got := pastStates([]inventory.Past{
+		{State: live, Since: at(1)},
+		{State: unreachable, Failure: failed(upstream.KindUnavailable), Since: at(2)},
+		{State: unreachable, Failure: failed(upstream.KindFault), Since: at(3)}, // is CLOUD_UNAVAILABLE, too
+		{State: unreachable, Failure: failed(upstream.KindCircuitOpen), Since: at(4)},
+		{State: unreachable, Failure: &inventory.Failure{Store: true}, Since: at(5)},
+		{State: live, Since: at(6)},
+	})
+	past := func(state notebookv1.Location_State, reason notebookv1.ErrorReason, minutes int) *notebookv1.PastState {
+		return &notebookv1.PastState{State: state, Reason: reason, StartTime: timestamppb.New(at(minutes))}
+	}
+	want := []*notebookv1.PastState{
+		past(live, 0, 1), past(unreachable, notebookv1.ErrorReason_ERROR_REASON_CLOUD_UNAVAILABLE, 2),
+		past(unreachable, notebookv1.ErrorReason_ERROR_REASON_CIRCUIT_OPEN, 4), past(unreachable, notebookv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, 5), past(live, 0, 6),
+	}
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }
 
 // TestHistorySeen: the history has what a caller may see, and nothing tells an image

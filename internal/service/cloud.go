@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -64,7 +65,9 @@ func cloudMessage(snapshot *inventory.Snapshot, c *inventory.Cloud, rights Right
 	}
 	for _, l := range snapshot.Locations() {
 		if l.Cloud == c.Name && rights.Sees(l.Cloud, l.ID) {
-			out.Locations = append(out.Locations, locationMessage(snapshot, l))
+			location := locationMessage(snapshot, l)
+			location.StateHistory = pastStates(l.History(time.Now()))
+			out.Locations = append(out.Locations, location)
 		}
 	}
 	return out
@@ -86,6 +89,20 @@ func locationMessage(snapshot *inventory.Snapshot, l *inventory.Location) *noteb
 		out.Breakers = append(out.Breakers, &notebookv1.Breaker{
 			Operation: operations[b.Class], State: breakerStates[b.State], OpenUntil: timestamp(b.OpenUntil),
 		})
+	}
+	return out
+}
+
+// pastStates tells of a location's history. Of states that differ in nothing that is
+// told, the first stands for all.
+func pastStates(history []inventory.Past) []*notebookv1.PastState {
+	out := make([]*notebookv1.PastState, 0, len(history))
+	for _, past := range history {
+		reason := failureReason(past.Failure)
+		if n := len(out); n > 0 && out[n-1].GetState() == past.State && out[n-1].GetReason() == reason {
+			continue
+		}
+		out = append(out, &notebookv1.PastState{State: past.State, Reason: reason, StartTime: timestamp(past.Since)})
 	}
 	return out
 }

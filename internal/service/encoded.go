@@ -39,6 +39,7 @@ func Register(server grpc.ServiceRegistrar, s *Service) {
 	server.RegisterService(&notebooks, s)
 	notebookv1.RegisterCloudServiceServer(server, s)
 	notebookv1.RegisterImageChangeServiceServer(server, s)
+	notebookv1.RegisterCallerServiceServer(server, s)
 }
 
 // Codec is the option for a server that Register is called with: it writes

@@ -1,4 +1,4 @@
-// Package service answers the three gRPC services from the inventory: it
+// Package service answers the gRPC services from the inventory: it
 // parses requests, walks snapshots and maps errors.
 //
 // It knows no cloud and makes no HTTP call. Watch's semantics live here once;
@@ -37,12 +37,13 @@ type Config struct {
 	Metrics prometheus.Registerer
 }
 
-// Service implements NotebookService, CloudService and ImageChangeService. It
-// is safe for concurrent use.
+// Service implements NotebookService, CloudService, ImageChangeService and
+// CallerService. It is safe for concurrent use.
 type Service struct {
 	notebookv1.UnimplementedNotebookServiceServer
 	notebookv1.UnimplementedCloudServiceServer
 	notebookv1.UnimplementedImageChangeServiceServer
+	notebookv1.UnimplementedCallerServiceServer
 
 	inventory *inventory.Inventory
 	changer   *imagechange.Changer

@@ -199,7 +199,7 @@ func (x Breaker_Operation) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Breaker_Operation.Descriptor instead.
 func (Breaker_Operation) EnumDescriptor() ([]byte, []int) {
-	return file_notebook_v1_cloud_service_proto_rawDescGZIP(), []int{7, 0}
+	return file_notebook_v1_cloud_service_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // State is the state of a circuit breaker.
@@ -256,7 +256,7 @@ func (x Breaker_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Breaker_State.Descriptor instead.
 func (Breaker_State) EnumDescriptor() ([]byte, []int) {
-	return file_notebook_v1_cloud_service_proto_rawDescGZIP(), []int{7, 1}
+	return file_notebook_v1_cloud_service_proto_rawDescGZIP(), []int{8, 1}
 }
 
 // ListCloudsRequest asks for all clouds.
@@ -613,8 +613,13 @@ type Location struct {
 	Breakers []*Breaker `protobuf:"bytes,12,rep,name=breakers,proto3" json:"breakers,omitempty"`
 	// Its resource groups as of the last poll.
 	ResourceGroups []*ResourceGroupUsage `protobuf:"bytes,13,rep,name=resource_groups,json=resourceGroups,proto3" json:"resource_groups,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Its states of the last hour, oldest first, as far as the server has seen
+	// them: the first may have begun earlier, and the last is that of now. A server
+	// that was started since begins with what it found, and of very many changes the
+	// oldest are left out. Only in the answers of CloudService, not in `Watch`.
+	StateHistory  []*PastState `protobuf:"bytes,14,rep,name=state_history,json=stateHistory,proto3" json:"state_history,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Location) Reset() {
@@ -738,6 +743,77 @@ func (x *Location) GetResourceGroups() []*ResourceGroupUsage {
 	return nil
 }
 
+func (x *Location) GetStateHistory() []*PastState {
+	if x != nil {
+		return x.StateHistory
+	}
+	return nil
+}
+
+// PastState is a state that a location has, or had until the next one began.
+type PastState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The state.
+	State Location_State `protobuf:"varint,1,opt,name=state,proto3,enum=notebook.v1.Location_State" json:"state,omitempty"`
+	// Why it was not LIVE.
+	Reason ErrorReason `protobuf:"varint,2,opt,name=reason,proto3,enum=notebook.v1.ErrorReason" json:"reason,omitempty"`
+	// When the server saw it begin.
+	StartTime     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PastState) Reset() {
+	*x = PastState{}
+	mi := &file_notebook_v1_cloud_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PastState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PastState) ProtoMessage() {}
+
+func (x *PastState) ProtoReflect() protoreflect.Message {
+	mi := &file_notebook_v1_cloud_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PastState.ProtoReflect.Descriptor instead.
+func (*PastState) Descriptor() ([]byte, []int) {
+	return file_notebook_v1_cloud_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PastState) GetState() Location_State {
+	if x != nil {
+		return x.State
+	}
+	return Location_STATE_UNSPECIFIED
+}
+
+func (x *PastState) GetReason() ErrorReason {
+	if x != nil {
+		return x.Reason
+	}
+	return ErrorReason_ERROR_REASON_UNSPECIFIED
+}
+
+func (x *PastState) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
 // Breaker is the state of one circuit breaker.
 type Breaker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -753,7 +829,7 @@ type Breaker struct {
 
 func (x *Breaker) Reset() {
 	*x = Breaker{}
-	mi := &file_notebook_v1_cloud_service_proto_msgTypes[7]
+	mi := &file_notebook_v1_cloud_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +841,7 @@ func (x *Breaker) String() string {
 func (*Breaker) ProtoMessage() {}
 
 func (x *Breaker) ProtoReflect() protoreflect.Message {
-	mi := &file_notebook_v1_cloud_service_proto_msgTypes[7]
+	mi := &file_notebook_v1_cloud_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +854,7 @@ func (x *Breaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Breaker.ProtoReflect.Descriptor instead.
 func (*Breaker) Descriptor() ([]byte, []int) {
-	return file_notebook_v1_cloud_service_proto_rawDescGZIP(), []int{7}
+	return file_notebook_v1_cloud_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Breaker) GetOperation() Breaker_Operation {
@@ -821,7 +897,7 @@ type ResourceGroupUsage struct {
 
 func (x *ResourceGroupUsage) Reset() {
 	*x = ResourceGroupUsage{}
-	mi := &file_notebook_v1_cloud_service_proto_msgTypes[8]
+	mi := &file_notebook_v1_cloud_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +909,7 @@ func (x *ResourceGroupUsage) String() string {
 func (*ResourceGroupUsage) ProtoMessage() {}
 
 func (x *ResourceGroupUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_notebook_v1_cloud_service_proto_msgTypes[8]
+	mi := &file_notebook_v1_cloud_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +922,7 @@ func (x *ResourceGroupUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceGroupUsage.ProtoReflect.Descriptor instead.
 func (*ResourceGroupUsage) Descriptor() ([]byte, []int) {
-	return file_notebook_v1_cloud_service_proto_rawDescGZIP(), []int{8}
+	return file_notebook_v1_cloud_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ResourceGroupUsage) GetId() string {
@@ -913,7 +989,7 @@ const file_notebook_v1_cloud_service_proto_rawDesc = "" +
 	"\x0fnotebookd/Cloud\x12\x0eclouds/{cloud}*\x06clouds2\x05cloud\"L\n" +
 	"\x06Budget\x12$\n" +
 	"\x0ecalls_per_hour\x18\x01 \x01(\x05R\fcallsPerHour\x12\x1c\n" +
-	"\tremaining\x18\x02 \x01(\x05R\tremaining\"\xdf\x06\n" +
+	"\tremaining\x18\x02 \x01(\x05R\tremaining\"\x9c\a\n" +
 	"\bLocation\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xe2A\x01\bR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x121\n" +
@@ -929,7 +1005,8 @@ const file_notebook_v1_cloud_service_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationR\fpollInterval\x12%\n" +
 	"\x0enotebook_count\x18\v \x01(\x05R\rnotebookCount\x120\n" +
 	"\bbreakers\x18\f \x03(\v2\x14.notebook.v1.BreakerR\bbreakers\x12H\n" +
-	"\x0fresource_groups\x18\r \x03(\v2\x1f.notebook.v1.ResourceGroupUsageR\x0eresourceGroups\"j\n" +
+	"\x0fresource_groups\x18\r \x03(\v2\x1f.notebook.v1.ResourceGroupUsageR\x0eresourceGroups\x12;\n" +
+	"\rstate_history\x18\x0e \x03(\v2\x16.notebook.v1.PastStateR\fstateHistory\"j\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -937,7 +1014,12 @@ const file_notebook_v1_cloud_service_proto_rawDesc = "" +
 	"\vSTATE_STALE\x10\x02\x12\x15\n" +
 	"\x11STATE_UNREACHABLE\x10\x03\x12\x12\n" +
 	"\x0eSTATE_DISABLED\x10\x04:Q\xeaAN\n" +
-	"\x12notebookd/Location\x12#clouds/{cloud}/locations/{location}*\tlocations2\blocation\"\xf1\x02\n" +
+	"\x12notebookd/Location\x12#clouds/{cloud}/locations/{location}*\tlocations2\blocation\"\xab\x01\n" +
+	"\tPastState\x121\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x1b.notebook.v1.Location.StateR\x05state\x120\n" +
+	"\x06reason\x18\x02 \x01(\x0e2\x18.notebook.v1.ErrorReasonR\x06reason\x129\n" +
+	"\n" +
+	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"\xf1\x02\n" +
 	"\aBreaker\x12<\n" +
 	"\toperation\x18\x01 \x01(\x0e2\x1e.notebook.v1.Breaker.OperationR\toperation\x120\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1a.notebook.v1.Breaker.StateR\x05state\x129\n" +
@@ -979,7 +1061,7 @@ func file_notebook_v1_cloud_service_proto_rawDescGZIP() []byte {
 }
 
 var file_notebook_v1_cloud_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_notebook_v1_cloud_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_notebook_v1_cloud_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_notebook_v1_cloud_service_proto_goTypes = []any{
 	(Cloud_Capability)(0),         // 0: notebook.v1.Cloud.Capability
 	(Location_State)(0),           // 1: notebook.v1.Location.State
@@ -992,11 +1074,12 @@ var file_notebook_v1_cloud_service_proto_goTypes = []any{
 	(*Cloud)(nil),                 // 8: notebook.v1.Cloud
 	(*Budget)(nil),                // 9: notebook.v1.Budget
 	(*Location)(nil),              // 10: notebook.v1.Location
-	(*Breaker)(nil),               // 11: notebook.v1.Breaker
-	(*ResourceGroupUsage)(nil),    // 12: notebook.v1.ResourceGroupUsage
-	(ErrorReason)(0),              // 13: notebook.v1.ErrorReason
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
+	(*PastState)(nil),             // 11: notebook.v1.PastState
+	(*Breaker)(nil),               // 12: notebook.v1.Breaker
+	(*ResourceGroupUsage)(nil),    // 13: notebook.v1.ResourceGroupUsage
+	(ErrorReason)(0),              // 14: notebook.v1.ErrorReason
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
 }
 var file_notebook_v1_cloud_service_proto_depIdxs = []int32{
 	8,  // 0: notebook.v1.ListCloudsResponse.clouds:type_name -> notebook.v1.Cloud
@@ -1004,27 +1087,31 @@ var file_notebook_v1_cloud_service_proto_depIdxs = []int32{
 	0,  // 2: notebook.v1.Cloud.capabilities:type_name -> notebook.v1.Cloud.Capability
 	10, // 3: notebook.v1.Cloud.locations:type_name -> notebook.v1.Location
 	9,  // 4: notebook.v1.Cloud.budget:type_name -> notebook.v1.Budget
-	13, // 5: notebook.v1.Cloud.reason:type_name -> notebook.v1.ErrorReason
+	14, // 5: notebook.v1.Cloud.reason:type_name -> notebook.v1.ErrorReason
 	1,  // 6: notebook.v1.Location.state:type_name -> notebook.v1.Location.State
-	13, // 7: notebook.v1.Location.reason:type_name -> notebook.v1.ErrorReason
-	14, // 8: notebook.v1.Location.last_success_time:type_name -> google.protobuf.Timestamp
-	14, // 9: notebook.v1.Location.last_attempt_time:type_name -> google.protobuf.Timestamp
-	14, // 10: notebook.v1.Location.next_attempt_time:type_name -> google.protobuf.Timestamp
-	15, // 11: notebook.v1.Location.poll_interval:type_name -> google.protobuf.Duration
-	11, // 12: notebook.v1.Location.breakers:type_name -> notebook.v1.Breaker
-	12, // 13: notebook.v1.Location.resource_groups:type_name -> notebook.v1.ResourceGroupUsage
-	2,  // 14: notebook.v1.Breaker.operation:type_name -> notebook.v1.Breaker.Operation
-	3,  // 15: notebook.v1.Breaker.state:type_name -> notebook.v1.Breaker.State
-	14, // 16: notebook.v1.Breaker.open_until:type_name -> google.protobuf.Timestamp
-	4,  // 17: notebook.v1.CloudService.ListClouds:input_type -> notebook.v1.ListCloudsRequest
-	6,  // 18: notebook.v1.CloudService.GetCloud:input_type -> notebook.v1.GetCloudRequest
-	5,  // 19: notebook.v1.CloudService.ListClouds:output_type -> notebook.v1.ListCloudsResponse
-	7,  // 20: notebook.v1.CloudService.GetCloud:output_type -> notebook.v1.GetCloudResponse
-	19, // [19:21] is the sub-list for method output_type
-	17, // [17:19] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	14, // 7: notebook.v1.Location.reason:type_name -> notebook.v1.ErrorReason
+	15, // 8: notebook.v1.Location.last_success_time:type_name -> google.protobuf.Timestamp
+	15, // 9: notebook.v1.Location.last_attempt_time:type_name -> google.protobuf.Timestamp
+	15, // 10: notebook.v1.Location.next_attempt_time:type_name -> google.protobuf.Timestamp
+	16, // 11: notebook.v1.Location.poll_interval:type_name -> google.protobuf.Duration
+	12, // 12: notebook.v1.Location.breakers:type_name -> notebook.v1.Breaker
+	13, // 13: notebook.v1.Location.resource_groups:type_name -> notebook.v1.ResourceGroupUsage
+	11, // 14: notebook.v1.Location.state_history:type_name -> notebook.v1.PastState
+	1,  // 15: notebook.v1.PastState.state:type_name -> notebook.v1.Location.State
+	14, // 16: notebook.v1.PastState.reason:type_name -> notebook.v1.ErrorReason
+	15, // 17: notebook.v1.PastState.start_time:type_name -> google.protobuf.Timestamp
+	2,  // 18: notebook.v1.Breaker.operation:type_name -> notebook.v1.Breaker.Operation
+	3,  // 19: notebook.v1.Breaker.state:type_name -> notebook.v1.Breaker.State
+	15, // 20: notebook.v1.Breaker.open_until:type_name -> google.protobuf.Timestamp
+	4,  // 21: notebook.v1.CloudService.ListClouds:input_type -> notebook.v1.ListCloudsRequest
+	6,  // 22: notebook.v1.CloudService.GetCloud:input_type -> notebook.v1.GetCloudRequest
+	5,  // 23: notebook.v1.CloudService.ListClouds:output_type -> notebook.v1.ListCloudsResponse
+	7,  // 24: notebook.v1.CloudService.GetCloud:output_type -> notebook.v1.GetCloudResponse
+	23, // [23:25] is the sub-list for method output_type
+	21, // [21:23] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_notebook_v1_cloud_service_proto_init() }
@@ -1039,7 +1126,7 @@ func file_notebook_v1_cloud_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_notebook_v1_cloud_service_proto_rawDesc), len(file_notebook_v1_cloud_service_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
