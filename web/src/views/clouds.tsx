@@ -1,0 +1,3 @@
+export function CloudsView() {
+  return <h1>Clouds</h1>;
+}
