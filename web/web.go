@@ -120,7 +120,7 @@ func read(built fs.FS, name string) (*file, error) {
 	}
 	contentType, ok := types[path.Ext(name)]
 	if !ok {
-		return nil, fmt.Errorf("%s: nobody has said what type such files have", name)
+		return nil, fmt.Errorf("%s: the type of such files is not known; add it in web.go", name)
 	}
 	f := &file{contentType: contentType, plain: data, tag: tagOf(data)}
 	if dense[contentType] {

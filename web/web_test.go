@@ -236,8 +236,8 @@ func TestNotModified(t *testing.T) {
 
 func TestWhatCannotBeServed(t *testing.T) {
 	for want, files := range map[string]fstest.MapFS{
-		"there is no index.html":                  {"assets/x.js": {}},
-		"assets/x.exe: nobody has said what type": {"index.html": {}, "assets/x.exe": {}},
+		"there is no index.html":                            {"assets/x.js": {}},
+		"assets/x.exe: the type of such files is not known": {"index.html": {}, "assets/x.exe": {}},
 	} {
 		if _, err := newHandler(files, Config{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

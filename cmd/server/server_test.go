@@ -385,7 +385,7 @@ func TestDoorsBesideTheAPI(t *testing.T) {
 	_, clouds := startVendorClouds(t)
 	p := start(t, vendorConfig(clouds.URL, ""))
 	for path, want := range map[string]string{
-		"/healthz": "ok", "/readyz": "ok", "/metrics": "notebookd_polls_total", "/openapi.yaml": "/v1/notebooks:watch",
+		"/healthz": "ok", "/readyz": "ok", "/metrics": "notebookd_polls_total", "/openapi.yaml": "/v1/notebooks:watch", "/": "<html", "/console.json": `"required":false`,
 	} {
 		if code, body := p.get(t, path); code != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s: %d without %q", path, code, want)
@@ -396,7 +396,7 @@ func TestDoorsBesideTheAPI(t *testing.T) {
 		OpenAPI string
 		Paths   map[string]any
 	}
-	if err := yaml.Unmarshal([]byte(body), &doc); err != nil || !strings.HasPrefix(doc.OpenAPI, "3.") || len(doc.Paths) != 11 {
+	if err := yaml.Unmarshal([]byte(body), &doc); err != nil || !strings.HasPrefix(doc.OpenAPI, "3.") || len(doc.Paths) != 12 {
 		t.Errorf("openapi %q with %d paths, %v", doc.OpenAPI, len(doc.Paths), err)
 	}
 }
