@@ -71,7 +71,7 @@ follow() {
 			note "reset ($row): everything is told anew"
 			;;
 		SNAPSHOT_END) note "up to date: ${#rows[@]} notebooks" ;;
-		CLOSING) why="the server closes" ;; # and the last token is this one
+		CLOSING) note "the server closes" ;; # and its last token is this one
 		ERROR) why="$name: $row" ;;
 		esac
 		[ "$what" = ERROR ] || failed=0

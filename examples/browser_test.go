@@ -1,0 +1,5 @@
+//go:build examples
+
+package examples_test
+
+const chromium = "/usr/bin/chromium"
