@@ -34,7 +34,8 @@ store() {
 	mv "$state.new" "$state"
 }
 
-# One line of tabs for each frame: what, token, name, row. An error before the
+# One line of tabs for each frame: what, token, name, row; or the code of an
+# error, its reason and its text. An error before the
 # stream is a Status, one at its end is {"error": Status}.
 frames='
 def row: "\(.state // "?" | ltrimstr("STATE_")) \(.image.uri // "-")";
@@ -44,7 +45,7 @@ if .result then .result | (.resumeToken // "-") as $token |
 	elif .bookmark then [.bookmark.kind[5:], $token, "-", "-"]
 	elif .reset then ["RESET", $token, "-", .reset.reason]
 	else ["OTHER", $token, "-", "-"] end # such as imageChange, or news of a newer server
-else (.error // .) | ["ERROR", "-", [.details[]?.reason // empty][0] // "\(.code)", .message] end | @tsv'
+else (.error // .) | ["ERROR", .code, [.details[]?.reason // empty][0] // "\(.code)", .message] end | @tsv'
 
 # follow reads one stream until it ends, and says why it did. It sets failed to 0
 # when there was a frame.
@@ -54,7 +55,7 @@ follow() {
 	exec {lines}< <(call notebooks:watch --no-buffer --get --data-urlencode "filter=$filter" \
 		--data-urlencode "resumeToken=$token" --data-urlencode "bookmarkInterval=${bookmark}s" \
 		--connect-timeout "$silence" --speed-limit 1 --speed-time "$silence" | jq --unbuffered -r "$frames")
-	why=""
+	why="" code=0
 	while IFS=$'\t' read -r what next name row <&"$lines"; do
 		case $what in
 		ADDED | MODIFIED)
@@ -72,7 +73,7 @@ follow() {
 			;;
 		SNAPSHOT_END) note "up to date: ${#rows[@]} notebooks" ;;
 		CLOSING) note "the server closes" ;; # and its last token is this one
-		ERROR) why="$name: $row" ;;
+		ERROR) why="$name: $row" code=$next next=- ;;
 		esac
 		[ "$what" = ERROR ] || failed=0
 		# First use what came, then store: after a crash it comes again, and
@@ -94,15 +95,13 @@ follow() {
 failed=0
 while :; do
 	follow
-	case $why in
-	RESUME_TOKEN_INVALID:*) # made for another filter, say
+	case $code in
+	3 | 5 | 7 | 12 | 16) # it would be the same next time
+		note "$why"
+		# The token was made for another filter, say.
+		[[ $why = RESUME_TOKEN_INVALID:* && -n $token ]] || exit 1
 		rows=() token=""
-		note "$why"
 		continue
-		;;
-	FILTER_INVALID:* | INVALID_FIELD:* | UNAUTHENTICATED:* | PERMISSION_DENIED:* | CLOUD_NOT_FOUND:*)
-		note "$why"
-		exit 1 # it would be the same next time
 		;;
 	esac
 	pause=$((failed < 5 ? 1 << failed : 30))

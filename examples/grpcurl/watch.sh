@@ -34,11 +34,12 @@ store() {
 	mv "$state.new" "$state"
 }
 
-# One line of tabs for each frame: what, token, name, row. An error is a Status.
+# One line of tabs for each frame: what, token, name, row; or the code of an
+# error, its reason and its text. An error is a Status.
 frames='
 def row: "\(.state // "?" | ltrimstr("STATE_")) \(.image.uri // "-")";
 (.resumeToken // "-") as $token |
-	if .code then ["ERROR", "-", [.details[]?.reason // empty][0] // "\(.code)", .message]
+	if .code then ["ERROR", .code, [.details[]?.reason // empty][0] // "\(.code)", .message]
 	elif .notebook then [.notebook.type[5:], $token, .notebook.notebook.name, (.notebook.notebook | row)]
 	elif .location then ["LOCATION", $token, .location.name, .location.state[6:]]
 	elif .bookmark then [.bookmark.kind[5:], $token, "-", "-"]
@@ -55,7 +56,7 @@ follow() {
 	exec {raw}< <(exec "${grpcurl[@]}" -format-error -d "$request" "$address" notebook.v1.NotebookService/Watch 2>&1)
 	pid=$!
 	exec {lines}< <(unreachable <&"$raw" | jq --unbuffered -r "$frames") {raw}<&-
-	why=""
+	why="" code=0
 	while :; do
 		IFS=$'\t' read -r -t "$silence" -u "$lines" what next name row || {
 			[ $? -le 128 ] || why="silent for $silence s"
@@ -77,7 +78,7 @@ follow() {
 			;;
 		SNAPSHOT_END) note "up to date: ${#rows[@]} notebooks" ;;
 		CLOSING) note "the server closes" ;; # and its last token is this one
-		ERROR) why="$name: $row" ;;
+		ERROR) why="$name: $row" code=$next next=- ;;
 		esac
 		[ "$what" = ERROR ] || failed=0
 		# First use what came, then store: after a crash it comes again, and
@@ -95,15 +96,13 @@ follow() {
 failed=0
 while :; do
 	follow
-	case $why in
-	RESUME_TOKEN_INVALID:*) # made for another filter, say
+	case $code in
+	3 | 5 | 7 | 12 | 16) # it would be the same next time
+		note "$why"
+		# The token was made for another filter, say.
+		[[ $why = RESUME_TOKEN_INVALID:* && -n $token ]] || exit 1
 		rows=() token=""
-		note "$why"
 		continue
-		;;
-	FILTER_INVALID:* | INVALID_FIELD:* | UNAUTHENTICATED:* | PERMISSION_DENIED:* | CLOUD_NOT_FOUND:*)
-		note "$why"
-		exit 1 # it would be the same next time
 		;;
 	esac
 	pause=$((failed < 5 ? 1 << failed : 30))
