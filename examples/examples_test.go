@@ -277,15 +277,15 @@ func (p *place) ask(t *testing.T, method, path, body string) []byte {
 // isTruth reports whether that is what core holds.
 func (p *place) isTruth(t *testing.T, notebooks []*notebookv1.Notebook) bool {
 	t.Helper()
-	real := 0
+	held := 0
 	for _, zone := range []string{"xb2", "xb3"} {
 		var rows []any
 		if err := json.Unmarshal(p.ask(t, http.MethodGet, "/core/truth/"+zone, ""), &rows); err != nil {
 			t.Fatal(err)
 		}
-		real += len(rows)
+		held += len(rows)
 	}
-	return real == len(notebooks)
+	return held == len(notebooks)
 }
 
 // changeable is a stopped notebook that the story leaves alone.
@@ -626,15 +626,20 @@ func (p *place) watch(t *testing.T, folder string, c command) {
 			p.config = regexp.MustCompile(`(?s)  - name: scnet\n.*?\nstore`).ReplaceAllString(p.config, "store")
 		}, regexp.MustCompile(`(reset|begins anew).*VIEW_CHANGED`)},
 	} {
+		known := p.list(ctx, t, watchFilter)
 		p.server.stop(t, syscall.SIGTERM)
 		loss.lose()
-		p.ask(t, http.MethodPost, "/core/step?count=12", "")
+		p.ask(t, http.MethodPost, "/core/step?count=40", "")
 		p.start(t)
 		until(t, 40*time.Second, loss.what+" is lost, but that is not told by\n"+w.out.String(), func() bool { return loss.notes.MatchString(next()) })
+		var now []*notebookv1.Notebook
 		until(t, 30*time.Second, "a full snapshot, after the loss of "+loss.what, func() bool {
-			now := p.list(ctx, t, watchFilter)
+			now = p.list(ctx, t, watchFilter)
 			return p.isTruth(t, now) && knows(t, state, now)
 		})
+		if gone := difference(known, now); !slices.ContainsFunc(gone, func(e string) bool { return strings.HasPrefix(e, "DELETED") }) {
+			t.Fatalf("nothing has gone that the watch had to forget: %v", gone)
+		}
 		mark = len(w.out.String())
 	}
 	w.stop(t, syscall.SIGINT)

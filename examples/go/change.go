@@ -37,7 +37,7 @@ func change(ctx context.Context, service notebookv1.NotebookServiceClient, args 
 		}
 	}
 	// It may be sent as often as one likes: the id makes it the same change.
-	for attempt := time.Duration(1); attempt <= 10; attempt++ {
+	for attempt := 1; attempt <= 10; attempt++ {
 		ended, err := ask(ctx, service, req)
 		if ended {
 			return err
@@ -45,7 +45,7 @@ func change(ctx context.Context, service notebookv1.NotebookServiceClient, args 
 		if err != nil {
 			tell(err)
 			select {
-			case <-time.After(attempt * time.Second):
+			case <-time.After(time.Duration(attempt) * time.Second):
 			case <-ctx.Done():
 				return ctx.Err()
 			}
