@@ -627,10 +627,15 @@ func (p *place) watch(t *testing.T, folder string, c command) {
 		}, regexp.MustCompile(`(reset|begins anew).*VIEW_CHANGED`)},
 	} {
 		known := p.list(ctx, t, watchFilter)
+		// The watch sleeps until what has gone is not even deleted any more: only a
+		// reset tells.
+		w.signal(syscall.SIGSTOP)
 		p.server.stop(t, syscall.SIGTERM)
 		loss.lose()
 		p.ask(t, http.MethodPost, "/core/step?count=40", "")
 		p.start(t)
+		until(t, 30*time.Second, "the server has seen what happened", func() bool { return p.isTruth(t, p.list(ctx, t, watchFilter)) })
+		w.signal(syscall.SIGCONT)
 		until(t, 40*time.Second, loss.what+" is lost, but that is not told by\n"+w.out.String(), func() bool { return loss.notes.MatchString(next()) })
 		var now []*notebookv1.Notebook
 		until(t, 30*time.Second, "a full snapshot, after the loss of "+loss.what, func() bool {

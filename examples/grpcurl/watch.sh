@@ -16,6 +16,9 @@ token=""                  # continues after exactly that
 
 note() { echo "-- $*" >&2; }
 
+# Ctrl-C ends it also while it waits for another program.
+trap 'exit 130' INT
+
 if [ -s "$state" ]; then
 	{
 		IFS= read -r token
