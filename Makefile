@@ -62,6 +62,11 @@ attack: ## Attack a server in every known way for ATTACK (1m) altogether, and wi
 test-browser: ## Run the tests that need a browser (Debian: chromium).
 	$(GO) test -race -count=1 -tags browser -run '^TestBrowser' ./cmd/server/
 
+.PHONY: test-examples
+test-examples: ## Run the examples as their READMEs say (Debian: curl jq python3-grpcio python3-protobuf chromium; Node).
+	cd examples/node && npm ci --ignore-scripts --no-audit --no-fund
+	$(GO) test -count=1 -parallel 8 -tags examples ./examples/
+
 FUZZTIME ?= 2m
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (2m).
