@@ -56,7 +56,7 @@ func (a *app) changeImageCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return a.changeImage(cmd.Context(), args[0], f) },
 	}
 	for _, code := range words.WarningCodes() {
-		cmd.Long += "\n  " + table.Pad(code, 24) + a.l.Consequence(code)
+		cmd.Long += "\n  " + table.Pad(code, 25) + a.l.Consequence(code)
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false

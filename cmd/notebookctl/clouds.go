@@ -203,7 +203,7 @@ func budget(c *notebookv1.Cloud) string {
 	if c.GetBudget().GetCallsPerHour() == 0 {
 		return "∞"
 	}
-	return fmt.Sprintf("%d/%dh", c.GetBudget().GetRemaining(), c.GetBudget().GetCallsPerHour())
+	return fmt.Sprintf("%d, %d/h", c.GetBudget().GetRemaining(), c.GetBudget().GetCallsPerHour())
 }
 
 // breakersCell says which circuit breakers are not closed.

@@ -206,6 +206,9 @@ func (a *app) whoAmI() string {
 	return a.l.T("%s was called without any credentials.", a.where)
 }
 
+// transportForm is what gRPC puts around the error of a connection.
+var transportForm = regexp.MustCompile(`^connection error: desc = "(?:transport: )?(?:Error while dialing: )?(.*)"$`)
+
 // explainTransport explains what went wrong before notebookd could answer.
 func (a *app) explainTransport(p *problem) []string {
 	t, text := a.l.T, p.status.Message()
@@ -218,6 +221,9 @@ func (a *app) explainTransport(p *problem) []string {
 		return false
 	}
 	reason := table.Clean(text)
+	if m := transportForm.FindStringSubmatch(reason); m != nil {
+		reason = m[1]
+	}
 	switch p.status.Code() {
 	case codes.DeadlineExceeded:
 		means, do := a.l.Reason(notebookv1.ErrorReason_ERROR_REASON_CALLER_GONE)

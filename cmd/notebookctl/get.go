@@ -156,20 +156,20 @@ func (a *app) resolve(ctx context.Context, text string, prefixes bool) (*noteboo
 	case len(found) == 0:
 		return nil, nil, a.notFound(ctx, text, text, whole)
 	case len(found) > 1:
-		return nil, nil, errors.New(a.l.T("%q is the name of %d notebooks; say which one:\n%s", text, len(found), a.candidates(found)))
+		return nil, nil, errors.New(a.l.T("%q is the name of %d notebooks; say which one:\n%s", text, len(found), a.candidates(found, len(found))))
 	}
 	return found[0], whole, nil
 }
 
 // candidates lists notebooks to choose from.
-func (a *app) candidates(found []*notebookv1.Notebook) string {
+func (a *app) candidates(found []*notebookv1.Notebook, total int) string {
 	const most = 10
 	lines := make([]string, 0, most+1)
 	for _, n := range found[:min(len(found), most)] {
 		lines = append(lines, fmt.Sprintf("  %s  (%s, %s)", n.GetName(), table.Clean(cmp.Or(n.GetDisplayName(), "-")), a.l.State(n.GetState())))
 	}
-	if len(found) > most {
-		lines = append(lines, "  "+a.l.T("and %d more", len(found)-most))
+	if total > most {
+		lines = append(lines, "  "+a.l.T("and %d more", total-most))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -179,14 +179,15 @@ func (a *app) candidates(found []*notebookv1.Notebook) string {
 func (a *app) notFound(ctx context.Context, text, word string, whole *notebookv1.ListResponse) error {
 	lines := a.l.T("there is no notebook %q", text)
 	var like []*notebookv1.Notebook
+	total := 0
 	// Whoever mistypes the end has typed the beginning.
 	for _, part := range []string{word, word[:min(len(word), max(4, len(word)*2/3))]} {
 		part = strings.ToValidUTF8(part, "")
 		if part == "" {
 			continue
 		}
-		_, err := a.pages(ctx, &notebookv1.ListRequest{Filter: quote(part)}, 11, func(page *notebookv1.ListResponse) error {
-			like = append(like, page.GetNotebooks()...)
+		_, err := a.pages(ctx, &notebookv1.ListRequest{Filter: quote(part)}, 10, func(page *notebookv1.ListResponse) error {
+			like, total = append(like, page.GetNotebooks()...), int(page.GetTotalSize())
 			return nil
 		})
 		if err != nil || len(like) > 0 {
@@ -194,7 +195,7 @@ func (a *app) notFound(ctx context.Context, text, word string, whole *notebookv1
 		}
 	}
 	if len(like) > 0 {
-		lines += a.l.Pick("; ", "；") + a.l.T("these are similar:\n%s", a.candidates(like))
+		lines += a.l.Pick("; ", "；") + a.l.T("these are similar:\n%s", a.candidates(like, total))
 	}
 	for _, name := range whole.GetUnreachable() {
 		lines += "\n  " + a.l.T("%s cannot be reached: it may be there and not be known", name)

@@ -49,12 +49,8 @@ func (a *app) help(cmd *cobra.Command) {
 		put("\n%s\n", t("Flags:"))
 		columns(out, own, wrap)
 	}
-	global := cmd.InheritedFlags()
-	if !cmd.HasParent() {
-		global = cmd.PersistentFlags()
-	}
 	put("\n%s\n", t("Global flags:"))
-	columns(out, flagRows(a, global), wrap)
+	columns(out, flagRows(a, cmd.Root().PersistentFlags()), wrap)
 	if !cmd.HasParent() {
 		put("\n%s\n", t("Exit codes:"))
 		columns(out, [][2]string{
@@ -70,6 +66,7 @@ func (a *app) help(cmd *cobra.Command) {
 // flagRows describes flags.
 func flagRows(a *app, flags *pflag.FlagSet) [][2]string {
 	var rows [][2]string
+	flags.SortFlags = false // they are in an order that makes sense
 	flags.VisitAll(func(f *pflag.Flag) {
 		if f.Hidden {
 			return

@@ -260,7 +260,7 @@ func (a *app) notebookTable(wide, noHeaders bool) *table.Table {
 	rows := &table.Table{NoHeader: noHeaders, Columns: []table.Column{
 		{Title: t("CLOUD"), Drop: 2},
 		{Title: t("LOCATION"), Drop: 1},
-		{Title: t("ID"), Min: 12},
+		{Title: "ID", Min: 12},
 		{Title: t("NAME"), Min: 12, Drop: 4},
 		{Title: t("STATE")},
 		{Title: t("IMAGE"), Min: 16, Drop: 5, KeepEnd: true},
