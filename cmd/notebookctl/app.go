@@ -41,6 +41,7 @@ type app struct {
 	flags globalFlags
 	conn  *grpc.ClientConn // of the first call; closed by run
 	where contexts.Context // what conn was made of
+	named string           // the context of where; empty without one
 }
 
 // globalFlags are the flags of every command.
@@ -158,7 +159,7 @@ func (a *app) root() *cobra.Command {
 		a.contextCommand(), a.completionCommand(), a.versionCommand())
 	root.SetHelpCommand(&cobra.Command{
 		Use: "help [COMMAND]", Short: t("Show help of a command."), DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) error {
 			found, rest, err := root.Find(args)
 			if err != nil || len(rest) > 0 {
 				return usagef(t("there is no command %q; `notebookctl help` lists them", strings.Join(args, " ")))
@@ -268,6 +269,7 @@ func (a *app) chosen() (contexts.Context, error) {
 	// token least of all.
 	if name != "" && (named || server == "") {
 		var ok bool
+		a.named = name
 		if c, ok = file.Contexts[name]; !ok {
 			return c, usagef(a.l.T("there is no context %q in %s; `notebookctl context list` shows them", name, a.configPath()))
 		}
@@ -307,7 +309,7 @@ func (a *app) connection() (*grpc.ClientConn, error) {
 	}
 	a.where = c
 	if a.conn, err = c.Dial(a.env, a.l); err != nil {
-		return nil, err
+		return nil, usagef(err.Error()) // nothing was called: what flags, environment and context say is wrong
 	}
 	return a.conn, nil
 }
@@ -335,7 +337,7 @@ func (a *app) call(ctx context.Context) (context.Context, context.CancelFunc) {
 // terminal returns the file that a stream is, if it is a terminal.
 func terminal(stream any) (*os.File, bool) {
 	file, ok := stream.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) { //nolint:gosec // file descriptors are small
+	if !ok || !term.IsTerminal(int(file.Fd())) {
 		return nil, false
 	}
 	return file, true
@@ -347,7 +349,7 @@ func (a *app) width() int {
 	if !ok {
 		return 0
 	}
-	width, _, err := term.GetSize(int(file.Fd())) //nolint:gosec // file descriptors are small
+	width, _, err := term.GetSize(int(file.Fd()))
 	if err != nil {
 		return 0
 	}

@@ -138,7 +138,7 @@ func (a *app) changeImage(ctx context.Context, name string, f *changeFlags) erro
 	}
 	req.ValidateOnly, req.Acknowledge, req.Etag = false, accepted, plan.GetNotebook().GetEtag()
 	req.RequestId = strings.ToLower(f.requestID)
-	if req.RequestId == "" {
+	if req.GetRequestId() == "" {
 		req.RequestId = uuid.NewString()
 	}
 	req.Wait = durationpb.New(0) // the change has a name at once, and goes on without us
@@ -187,7 +187,7 @@ func (a *app) credential(f *changeFlags) (*notebookv1.RegistryCredential, error)
 			return nil, usagef(a.l.T("--registry-user needs --registry-password-file where nobody can be asked"))
 		}
 		_, _ = fmt.Fprint(a.stderr, a.l.T("Password of %s: ", table.Clean(f.registryUser)))
-		data, err = term.ReadPassword(int(in.Fd())) //nolint:gosec // file descriptors are small
+		data, err = term.ReadPassword(int(in.Fd()))
 		a.say("")
 	case "-":
 		data, err = io.ReadAll(io.LimitReader(a.stdin, 1<<16))
@@ -401,7 +401,7 @@ func (a *app) ask(ctx context.Context, in *bufio.Reader, w *notebookv1.ImageChan
 	case got := <-read:
 		if got.err != nil && got.text == "" {
 			a.say("")
-			return false, nil //nolint:nilerr // the end of the input is a no
+			return false, nil
 		}
 		switch strings.ToLower(strings.TrimSpace(got.text)) {
 		case "y", "yes", "是":
@@ -539,7 +539,7 @@ func (a *app) writeChange(form string, answer *notebookv1.ChangeImageResponse) e
 }
 
 func widthOf(file *os.File) int {
-	width, _, err := term.GetSize(int(file.Fd())) //nolint:gosec // file descriptors are small
+	width, _, err := term.GetSize(int(file.Fd()))
 	if err != nil {
 		return 0
 	}

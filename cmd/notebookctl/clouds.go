@@ -35,7 +35,11 @@ func (a *app) cloudsCommand() *cobra.Command {
 			if span < 0 || span > 0 && !watch {
 				return usagef(a.l.T("--for belongs to --watch, and is not negative"))
 			}
-			return a.clouds(cmd.Context(), parentOf(append(args, "")[0]), output, watch, span)
+			parent, err := a.parent(append(args, "")[0])
+			if err != nil {
+				return err
+			}
+			return a.clouds(cmd.Context(), parent, output, watch, span)
 		},
 	}
 	cmd.Flags().SortFlags = false
@@ -281,7 +285,7 @@ func (a *app) showCloud(c *notebookv1.Cloud, one bool) error {
 			sub(t("Read next"), table.Text(a.when(l.GetNextAttemptTime())))
 		}
 		if l.GetPollInterval() != nil {
-			sub(t("Poll interval"), table.Text(l.GetPollInterval().AsDuration().Round(100*time.Millisecond).String()))
+			sub(t("Poll interval"), table.Text(l.GetPollInterval().AsDuration().Round(time.Second).String()))
 		}
 		sub(t("Notebooks"), table.Text(fmt.Sprint(l.GetNotebookCount())))
 		for _, b := range l.GetBreakers() {

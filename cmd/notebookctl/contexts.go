@@ -273,6 +273,7 @@ func (a *app) contextShow() *cobra.Command {
 				if c, err = a.chosen(); err != nil {
 					return err
 				}
+				name = a.named
 			}
 			f := &table.Fields{}
 			secured := t("yes")

@@ -80,7 +80,7 @@ func (a *app) tellError(err error) int {
 	lines, code := a.explain(p, err)
 	a.say("%s", a.l.T("error: %s", lines[0]))
 	for _, line := range lines[1:] {
-		a.say("  %s", line)
+		a.say("%s", strings.TrimRight("  "+line, " "))
 	}
 	return code
 }
@@ -134,8 +134,7 @@ func (p *problem) tellsMore(reason notebookv1.ErrorReason) bool {
 	switch reason {
 	case notebookv1.ErrorReason_ERROR_REASON_CLOUD_REJECTED, notebookv1.ErrorReason_ERROR_REASON_CLOUD_UNAVAILABLE,
 		notebookv1.ErrorReason_ERROR_REASON_OPERATION_NOT_SUPPORTED, notebookv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE,
-		notebookv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED, notebookv1.ErrorReason_ERROR_REASON_RATE_LIMITED,
-		notebookv1.ErrorReason_ERROR_REASON_CLOUD_NOT_FOUND:
+		notebookv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED, notebookv1.ErrorReason_ERROR_REASON_RATE_LIMITED:
 		return true
 	default:
 		return false

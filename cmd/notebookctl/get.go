@@ -61,8 +61,8 @@ func (a *app) get(ctx context.Context, name, output string, watch bool, span tim
 	}
 	// Of the locations that were looked at, only its own matters.
 	own := strings.Join(strings.Split(n.GetName(), "/")[:4], "/")
-	whole.Unreachable = slices.DeleteFunc(whole.Unreachable, func(s string) bool { return s != own && s != "clouds/"+cloudOf(own) })
-	whole.Freshness = slices.DeleteFunc(whole.Freshness, func(f *notebookv1.Freshness) bool { return f.GetLocation() != own })
+	whole.Unreachable = slices.DeleteFunc(whole.GetUnreachable(), func(s string) bool { return s != own && s != "clouds/"+cloudOf(own) })
+	whole.Freshness = slices.DeleteFunc(whole.GetFreshness(), func(f *notebookv1.Freshness) bool { return f.GetLocation() != own })
 	switch output {
 	case asTable:
 		err = a.showNotebook(n, whole)

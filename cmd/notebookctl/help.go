@@ -24,7 +24,7 @@ func (a *app) help(cmd *cobra.Command) {
 		put("%s\n", strings.Join(table.Wrap(line, wrap), "\n"))
 	}
 	put("\n%s\n", t("Usage:"))
-	if cmd.Runnable() && (cmd.HasParent() || !cmd.HasSubCommands()) && !(cmd.HasSubCommands() && cmd.Args != nil) {
+	if !cmd.HasSubCommands() {
 		line := "notebookctl " + strings.TrimPrefix(cmd.CommandPath()+strings.TrimPrefix(cmd.Use, cmd.Name()), "notebookctl ")
 		put("  %s\n", line+" "+t("[flags]"))
 	}

@@ -139,7 +139,7 @@ func (a *app) changes(ctx context.Context, filter string, limit int) ([]*noteboo
 		}
 		all = append(all, page.GetImageChanges()...)
 		req.PageToken = page.GetNextPageToken()
-		if req.PageToken == "" || limit > 0 && len(all) >= limit {
+		if req.GetPageToken() == "" || limit > 0 && len(all) >= limit {
 			return all, nil
 		}
 	}

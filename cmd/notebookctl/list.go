@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -91,6 +93,17 @@ func (a *app) spanFlag(cmd *cobra.Command, span *time.Duration) {
 	cmd.Flags().DurationVar(span, "for", 0, a.l.T("end a watch after this `time`; 0s: never"))
 }
 
+var parentForm = regexp.MustCompile(`^$|^clouds/(-|[a-z][a-z0-9-]{0,62})(/locations/(-|[A-Za-z0-9][A-Za-z0-9._-]{0,62}))?$`)
+
+// parent returns the name of the cloud or location that a person names.
+func (a *app) parent(text string) (string, error) {
+	name := parentOf(text)
+	if !parentForm.MatchString(name) {
+		return "", usagef(a.l.T("%q is no cloud or location: they are CLOUD or CLOUD/LOCATION, as `notebookctl clouds` shows them", text))
+	}
+	return name, nil
+}
+
 // parentOf completes what a person types for a cloud or location to its name.
 func parentOf(text string) string {
 	text = strings.Trim(text, "/")
@@ -117,7 +130,11 @@ func (a *app) list(ctx context.Context, parent string, f *listFlags) error {
 	case f.span < 0 || f.span > 0 && !f.watch:
 		return usagef(a.l.T("--for belongs to --watch, and is not negative"))
 	}
-	req := &notebookv1.ListRequest{Parent: parentOf(parent), Filter: f.filter, OrderBy: f.orderBy}
+	parent, err := a.parent(parent)
+	if err != nil {
+		return err
+	}
+	req := &notebookv1.ListRequest{Parent: parent, Filter: f.filter, OrderBy: f.orderBy}
 	if f.staleness {
 		req.MaxStaleness = durationpb.New(f.maxStaleness)
 	}
@@ -142,7 +159,7 @@ func (a *app) list(ctx context.Context, parent string, f *listFlags) error {
 		return nil
 	})
 	if err != nil {
-		if f.span > 0 && context.Cause(ctx) == errSpan {
+		if f.span > 0 && errors.Is(context.Cause(ctx), errSpan) {
 			return nil
 		}
 		_ = out.Flush() // the rest is missing, and the error says so
@@ -178,7 +195,7 @@ func (a *app) pages(ctx context.Context, req *notebookv1.ListRequest, limit int,
 	for count := 0; ; {
 		req.PageSize = maxPage
 		if limit > 0 {
-			req.PageSize = int32(min(maxPage, limit-count)) //nolint:gosec // at most 1000
+			req.PageSize = int32(min(maxPage, limit-count))
 		}
 		page, err := func() (*notebookv1.ListResponse, error) {
 			ctx, cancel := a.call(ctx)
@@ -194,7 +211,7 @@ func (a *app) pages(ctx context.Context, req *notebookv1.ListRequest, limit int,
 		count += len(page.GetNotebooks())
 		whole.TotalSize = page.GetTotalSize()
 		for _, name := range page.GetUnreachable() {
-			if !slices.Contains(whole.Unreachable, name) {
+			if !slices.Contains(whole.GetUnreachable(), name) {
 				whole.Unreachable = append(whole.Unreachable, name)
 			}
 		}
@@ -202,15 +219,15 @@ func (a *app) pages(ctx context.Context, req *notebookv1.ListRequest, limit int,
 			freshness[fresh.GetLocation()] = fresh
 		}
 		req.PageToken, req.MaxStaleness = page.GetNextPageToken(), nil
-		if req.PageToken == "" || limit > 0 && count >= limit {
+		if req.GetPageToken() == "" || limit > 0 && count >= limit {
 			break
 		}
 	}
 	for _, fresh := range freshness {
 		whole.Freshness = append(whole.Freshness, fresh)
 	}
-	slices.SortFunc(whole.Freshness, func(x, y *notebookv1.Freshness) int { return strings.Compare(x.GetLocation(), y.GetLocation()) })
-	slices.Sort(whole.Unreachable)
+	slices.SortFunc(whole.GetFreshness(), func(x, y *notebookv1.Freshness) int { return strings.Compare(x.GetLocation(), y.GetLocation()) })
+	slices.Sort(whole.GetUnreachable())
 	return whole, nil
 }
 
@@ -270,7 +287,7 @@ func (a *app) notebookTable(wide, noHeaders bool) *table.Table {
 	}}
 	if wide {
 		rows.Columns = append(rows.Columns,
-			table.Column{Title: t("SERVER"), Drop: 8}, table.Column{Title: "CPU", Drop: 9}, table.Column{Title: t("MEMORY"), Drop: 10},
+			table.Column{Title: t("SERVER TYPE"), Drop: 8}, table.Column{Title: "CPU", Drop: 9}, table.Column{Title: t("MEMORY"), Drop: 10},
 			table.Column{Title: t("IMAGE TYPE"), Drop: 11}, table.Column{Title: t("OWNER"), Min: 8, Drop: 12}, table.Column{Title: t("MESSAGE"), Min: 12, Drop: 13})
 	}
 	return rows

@@ -162,8 +162,15 @@ func (s *sequence) add(m proto.Message) error {
 		if err != nil {
 			return err
 		}
-		if err := encodeYAML(&out, []*yaml.Node{node}); err != nil {
+		var item bytes.Buffer
+		if err := encodeYAML(&item, []*yaml.Node{node}); err != nil {
 			return err
+		}
+		for line := range bytes.Lines(item.Bytes()) { // as the lists inside it are
+			if len(line) > 1 {
+				out.WriteString("  ")
+			}
+			out.Write(line)
 		}
 	} else {
 		if s.begun {

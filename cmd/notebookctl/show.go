@@ -194,7 +194,7 @@ func compareMessages(prefix string, before, after protoreflect.Message, paths *[
 func (a *app) changedWords(before, after *notebookv1.Notebook) string {
 	var told, rest []string
 	for _, path := range changedPaths(before, after) {
-		from, to := "", ""
+		var from, to string
 		switch path {
 		case "state":
 			from, to = a.l.State(before.GetState()), a.l.State(after.GetState())

@@ -210,8 +210,9 @@ func (t *tap) WithAttrs([]slog.Attr) slog.Handler { return t }
 // WithGroup implements slog.Handler.
 func (t *tap) WithGroup(string) slog.Handler { return t }
 
-// Handle implements slog.Handler. A record with a pause is an interruption; what
-// else the Watcher logs is told elsewhere.
+// Handle implements slog.Handler. A record with a pause is an interruption, a warning
+// with an error a token that the server does not take; what else the Watcher logs is
+// told elsewhere.
 func (t *tap) Handle(_ context.Context, record slog.Record) error {
 	var pause time.Duration
 	var cause error
@@ -225,6 +226,9 @@ func (t *tap) Handle(_ context.Context, record slog.Record) error {
 		return true
 	})
 	if pause == 0 {
+		if reason := reasonOf(cause); reason != "" && record.Level == slog.LevelWarn { // the token is refused
+			t.a.say("%s", t.a.l.T("%s  the server tells everything anew (%s); only what differs is shown", t.a.clock(), reason))
+		}
 		return nil
 	}
 	t.mu.Lock()

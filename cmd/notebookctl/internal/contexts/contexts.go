@@ -263,7 +263,8 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 func (b bearer) RequireTransportSecurity() bool { return !b.ctx.Plain() }
 
 func (b bearer) token() (string, error) {
-	from, token := b.ctx.TokenFile, ""
+	var token string
+	from := b.ctx.TokenFile
 	if from != "" {
 		data, err := os.ReadFile(from)
 		if err != nil {

@@ -1,7 +1,7 @@
 package words
 
 // chinese has the translation of everything that is said through T.
-var chinese = map[string]string{
+var chinese = map[string]string{ //nolint:gosec // it tells of tokens and holds none
 	// Help.
 	"Usage:":                  "用法：",
 	"Commands:":               "命令：",
@@ -60,6 +60,8 @@ var chinese = map[string]string{
 	"there is no command %q; `%s --help` lists them":        "没有命令 %q；用 `%s --help` 查看所有命令",
 	"--watch tells of all that match: it takes no --limit":  "--watch 会显示所有匹配项，不能与 --limit 同用",
 	"--for belongs to --watch, and is not negative":         "--for 须与 --watch 同用，且不能为负数",
+
+	"%q is no cloud or location: they are CLOUD or CLOUD/LOCATION, as `notebookctl clouds` shows them": "%q 不是云或位置：应为 CLOUD 或 CLOUD/LOCATION，可用 `notebookctl clouds` 查看",
 
 	// Errors of calls.
 	"interrupted":         "已中断",
@@ -129,7 +131,8 @@ var chinese = map[string]string{
 	"CARDS":        "加速卡",
 	"AGE":          "已创建",
 	"EXPIRES":      "到期",
-	"SERVER":       "服务",
+	"SERVER":       "服务器",
+	"SERVER TYPE":  "服务类型",
 	"MEMORY":       "内存",
 	"IMAGE TYPE":   "镜像类型",
 	"OWNER":        "所有者",
