@@ -205,12 +205,12 @@ func TestOutcomeUnknown(t *testing.T) {
 	fleet.CoresHub.Break(cloudsim.Fault{Mode: cloudsim.ModeReset, Op: "change_image", Effect: true})
 	fleet.CoresHub.Break(cloudsim.Fault{Mode: cloudsim.ModeReset, Op: "list"})
 	fleet.CoresHub.Break(cloudsim.Fault{Mode: cloudsim.ModeReset, Op: "detail"})
-	args := []string{"change-image", firstName, "--image", tensorflow, "--image-type", "official", "--wait", "12s"}
+	args := []string{"change-image", firstName, "--image", torch, "--image-type", "official", "--wait", "12s"}
 	r := c.with("LANG", "zh").want(t, exitError, args...)
 	change := changeName.FindString(r.stdout)
 	expect(t, r.stderr, "错误：变更请求已发出，但云端是否执行尚不明确。", "notebookctl history "+change+" -w")
 	// Another one meanwhile is refused, and says what is in its way.
-	other := c.run(t, "change-image", firstName, "--image", torch, "--image-type", "official")
+	other := c.run(t, "change-image", firstName, "--image", "registry.example.com/team/other:1", "--image-type", "custom")
 	expect(t, other.stderr, "Another image change of the notebook is under way.", "history "+change+" -w", "(CHANGE_IN_PROGRESS)")
 	follow := c.start(t, "history", change, "-w")
 	within(t, 10*time.Second, "it is followed", func() bool { return strings.Contains(follow.stdout.String(), change) })
@@ -226,6 +226,7 @@ func TestOutcomeUnknown(t *testing.T) {
 func TestChangeRecreates(t *testing.T) {
 	t.Parallel()
 	fleet := simulate(t, cloudsim.Config{Notebooks: 3})
+	fleet.SCNet.Set(func(s *cloudsim.SCNetSettings) { s.Transition = cloudsim.Duration(500 * time.Millisecond) })
 	s := serve(t, fleet, "")
 	c := s.caller(t)
 	name := "clouds/scnet/locations/11250/notebooks/" + scnetFirst

@@ -288,7 +288,10 @@ func (a *app) showCloud(c *notebookv1.Cloud, one bool) error {
 			sub(t("Poll interval"), table.Text(l.GetPollInterval().AsDuration().Round(time.Second).String()))
 		}
 		sub(t("Notebooks"), table.Text(fmt.Sprint(l.GetNotebookCount())))
-		for _, b := range l.GetBreakers() {
+		for i, b := range l.GetBreakers() {
+			if i > 0 && proto.Equal(b, l.GetBreakers()[i-1]) {
+				continue // of several logins of the same kind
+			}
 			operation, state := a.l.Breaker(b)
 			cell := table.Text(operation + a.l.Pick(": ", "：") + state)
 			if b.GetOpenUntil() != nil {

@@ -50,6 +50,8 @@ var masks = []struct {
 	{regexp.MustCompile(`(\S)  +`), "$1  "},
 }
 
+var lateReads = regexp.MustCompile(`(?m)^(note: what is shown of|提示：\S+ 的数据已过时).*\n`)
+
 func mask(text, home string) string {
 	text = strings.ReplaceAll(text, home, "HOME")
 	for _, m := range masks {
@@ -127,8 +129,9 @@ func TestGolden(t *testing.T) {
 				for _, args := range group.runs {
 					r := c.run(t, args...)
 					fmt.Fprintf(&out, "$ notebookctl %s\n%s", strings.Join(args, " "), r.stdout)
-					if r.stderr != "" {
-						fmt.Fprintf(&out, "--- stderr\n%s", r.stderr)
+					// A machine that is busy with other tests may read late.
+					if told := lateReads.ReplaceAllString(r.stderr, ""); told != "" {
+						fmt.Fprintf(&out, "--- stderr\n%s", told)
 					}
 					fmt.Fprintf(&out, "--- exit %d\n\n", r.code)
 				}

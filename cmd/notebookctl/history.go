@@ -191,7 +191,7 @@ func (a *app) writeChanges(changes []*notebookv1.ImageChange, f *historyFlags) e
 func (a *app) changeTable(changes []*notebookv1.ImageChange, f *historyFlags) *table.Table {
 	t := a.l.T
 	rows := &table.Table{NoHeader: f.noHeaders, Columns: []table.Column{
-		{Title: t("TIME")}, {Title: t("WHO"), Min: 8, Drop: 4}, {Title: t("NOTEBOOK"), Min: 16}, {Title: t("FROM"), Min: 14, Drop: 3, KeepEnd: true},
+		{Title: t("TIME")}, {Title: t("WHO"), Min: 8, Drop: 4}, {Title: t("NOTEBOOK")}, {Title: t("FROM"), Min: 14, Drop: 3, KeepEnd: true},
 		{Title: t("TO"), Min: 14, Drop: 1, KeepEnd: true}, {Title: t("RESULT"), Min: 6}, {Title: t("WHY"), Min: 8, Drop: 5}, {Title: t("CHANGE"), Drop: 6},
 	}}
 	if f.output == asWide {

@@ -277,10 +277,10 @@ func (a *app) notebookTable(wide, noHeaders bool) *table.Table {
 	rows := &table.Table{NoHeader: noHeaders, Columns: []table.Column{
 		{Title: t("CLOUD"), Drop: 2},
 		{Title: t("LOCATION"), Drop: 1},
-		{Title: "ID", Min: 12},
+		{Title: "ID"},
 		{Title: t("NAME"), Min: 12, Drop: 4},
 		{Title: t("STATE")},
-		{Title: t("IMAGE"), Min: 16, Drop: 5, KeepEnd: true},
+		{Title: t("IMAGE"), Min: 24, Drop: 5, KeepEnd: true},
 		{Title: t("CARDS"), Min: 10, Drop: 6},
 		{Title: t("AGE"), Drop: 7},
 		{Title: t("EXPIRES"), Drop: 3},

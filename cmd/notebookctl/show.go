@@ -190,8 +190,9 @@ func compareMessages(prefix string, before, after protoreflect.Message, paths *[
 }
 
 // changedWords tells what is another in a notebook: what people look for with its
-// values, and of the rest the names.
-func (a *app) changedWords(before, after *notebookv1.Notebook) string {
+// values, and of the rest the names. Where there is little room, images are told by
+// their last segments.
+func (a *app) changedWords(before, after *notebookv1.Notebook, little bool) string {
 	var told, rest []string
 	for _, path := range changedPaths(before, after) {
 		var from, to string
@@ -202,6 +203,9 @@ func (a *app) changedWords(before, after *notebookv1.Notebook) string {
 			from, to = before.GetDisplayName(), after.GetDisplayName()
 		case "image.uri":
 			from, to = before.GetImage().GetUri(), after.GetImage().GetUri()
+			if little {
+				from, to = from[strings.LastIndex(from, "/")+1:], to[strings.LastIndex(to, "/")+1:]
+			}
 		case "cloud_state", "state_message": // the cloud's words for state
 			if before.GetState() != after.GetState() {
 				continue

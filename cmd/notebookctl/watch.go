@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -77,7 +78,7 @@ func (a *app) tellChange(out io.Writer, f *listFlags, change client.Change) erro
 	return err
 }
 
-// changeWords are the types of changes for people; the codes are those of the API.
+// changeWord is the type of a change for people.
 func (a *app) changeWord(t client.Type) (string, table.Style) {
 	switch t {
 	case client.Added:
@@ -93,35 +94,33 @@ func (a *app) changeWord(t client.Type) (string, table.Style) {
 	}
 }
 
-// changeLine is a change in a line.
+// changeLine is a change in a line. On a terminal that is too narrow for it, it says
+// less: what happened to which notebook comes first.
 func (a *app) changeLine(change client.Change) string {
 	n := change.Notebook
 	word, style := a.changeWord(change.Type)
 	colours, width := a.colours(), a.width()
-	said := n.GetImage().GetUri()
-	if change.Type == client.Modified {
-		said = a.changedWords(change.Before, n)
-	}
-	state := a.stateCell(n.GetState())
-	head := a.clock() + "  "
-	tail := short(change.Name) + "  " + table.Clean(n.GetDisplayName()) + "  "
-	// The colours come after the cutting, which must not count them.
-	plain := head + table.Pad(word, 11) + "  " + tail + state.Text + "  " + table.Clean(said)
-	if width > 0 && table.Width(plain) > width {
-		plain = table.Fit(plain, width)
-		return paintPart(plain, word, style, colours)
-	}
-	return head + style.Paint(table.Pad(word, 11), colours) + "  " + tail + state.Style.Paint(state.Text, colours) + "  " + table.Clean(said)
-}
-
-// paintPart paints the first occurrence of a word in a line.
-func paintPart(line, word string, style table.Style, colours bool) string {
-	for i := 0; i+len(word) <= len(line); i++ {
-		if line[i:i+len(word)] == word {
-			return line[:i] + style.Paint(word, colours) + line[i+len(word):]
+	line := ""
+	for _, little := range []bool{false, true} {
+		said, state := n.GetImage().GetUri(), a.l.State(n.GetState())
+		if change.Type == client.Modified {
+			said = a.changedWords(change.Before, n, little)
+		}
+		parts := []string{a.clock(), table.Pad(word, table.Width(a.l.T("LEFT_FILTER"))), short(change.Name)}
+		if !little {
+			parts = append(parts, table.Clean(n.GetDisplayName()))
+		}
+		if change.Type != client.Modified || change.Before.GetState() == n.GetState() {
+			parts = append(parts, state)
+		}
+		line = strings.Join(append(parts, table.Clean(said)), "  ")
+		if width == 0 || table.Width(line) <= width {
+			break
 		}
 	}
-	return line
+	// The colour comes after the cutting, which must not count it.
+	before, after, _ := strings.Cut(table.Fit(line, width), word)
+	return before + style.Paint(word, colours) + after
 }
 
 // tellLocation tells what became of a location, on standard error.

@@ -89,8 +89,9 @@ type Column struct {
 	Title string
 	// Min is the width that its cells may be cut to; 0: they are never cut.
 	Min int
-	// Drop says when it is left out because the terminal is too narrow: the column
-	// with the highest number goes first, one with 0 stays.
+	// Drop says when it is left out because the terminal is too narrow: first those
+	// that say nothing in any row, then the column with the highest number. One with 0
+	// stays.
 	Drop int
 	// KeepEnd cuts a cell at its beginning: the end of an image's reference says more.
 	KeepEnd bool
@@ -159,11 +160,12 @@ func (t *Table) Write(w io.Writer, width int, colours bool) error {
 
 // fit chooses the columns that are shown and how wide they are.
 func (t *Table) fit(width int) (shown, size []int) {
-	natural := make([]int, len(t.Columns))
+	natural, says := make([]int, len(t.Columns)), make([]bool, len(t.Columns))
 	for i, column := range t.Columns {
 		natural[i] = Width(column.Title)
 		for _, row := range t.rows {
 			natural[i] = max(natural[i], Width(row[i].Text))
+			says[i] = says[i] || row[i].Text != "-"
 		}
 		shown = append(shown, i)
 	}
@@ -180,17 +182,22 @@ func (t *Table) fit(width int) (shown, size []int) {
 		}
 		return total
 	}
-	for width > 0 && sum(least) > width {
-		drop := -1
+	drop := func(may func(column int) bool) bool {
+		last := -1
 		for at, i := range shown {
-			if d := t.Columns[i].Drop; d > 0 && (drop < 0 || d > t.Columns[shown[drop]].Drop) {
-				drop = at
+			if d := t.Columns[i].Drop; d > 0 && may(i) && (last < 0 || d > t.Columns[shown[last]].Drop) {
+				last = at
 			}
 		}
-		if drop < 0 {
-			break
+		if last >= 0 {
+			shown = append(shown[:last:last], shown[last+1:]...)
 		}
-		shown = append(shown[:drop:drop], shown[drop+1:]...)
+		return last >= 0
+	}
+	whole := func(i int) int { return natural[i] }
+	for width > 0 && sum(whole) > width && drop(func(i int) bool { return !says[i] }) {
+	}
+	for width > 0 && sum(least) > width && drop(func(int) bool { return true }) {
 	}
 	for _, i := range shown {
 		size = append(size, natural[i])
@@ -200,7 +207,7 @@ func (t *Table) fit(width int) (shown, size []int) {
 	}
 	// What is still too much is taken from the widest that may be cut; when
 	// nothing may be, the terminal is narrower than any table, and all are cut.
-	for excess := sum(func(i int) int { return natural[i] }) - width; excess > 0; excess-- {
+	for excess := sum(whole) - width; excess > 0; excess-- {
 		widest := -1
 		for at, i := range shown {
 			if size[at] > least(i) && (widest < 0 || size[at] > size[widest]) {
