@@ -136,7 +136,7 @@ func locationNames(clouds []*notebookv1.Cloud) []string {
 func (a *app) cloudTable(clouds []*notebookv1.Cloud, wide bool) *table.Table {
 	t := a.l.T
 	rows := &table.Table{Columns: []table.Column{
-		{Title: t("CLOUD")}, {Title: t("LOCATION")}, {Title: t("NAME"), Min: 8, Drop: 6}, {Title: t("STATE")}, {Title: t("READ"), Drop: 1}, {Title: t("NEXT"), Drop: 7},
+		{Title: t("LOCATION")}, {Title: t("NAME"), Min: 8, Drop: 6}, {Title: t("STATE")}, {Title: t("READ"), Drop: 1}, {Title: t("NEXT"), Drop: 7},
 		{Title: t("NOTEBOOKS"), Drop: 4}, {Title: t("FREE CARDS"), Min: 10, Drop: 5}, {Title: t("BREAKERS"), Min: 8, Drop: 3}, {Title: t("BUDGET"), Drop: 8},
 		{Title: t("REASON"), Min: 16, Drop: 2},
 	}}
@@ -158,7 +158,7 @@ func (a *app) cloudTable(clouds []*notebookv1.Cloud, wide bool) *table.Table {
 				why = a.locationReason(l.GetReason(), l.GetMessage())
 			}
 			row := []table.Cell{
-				table.Text(cloudOf(l.GetName())), table.Text(locationOf(l.GetName())), table.Text(l.GetDisplayName()), a.locationCell(l.GetState()),
+				table.Text(short(l.GetName())), table.Text(l.GetDisplayName()), a.locationCell(l.GetState()),
 				table.Text(a.ago(l.GetLastSuccessTime())), table.Text(next), table.Text(fmt.Sprint(l.GetNotebookCount())), table.Text(freeCards(l)),
 				a.breakersCell(l), table.Text(budget(c)), table.Text(why),
 			}
@@ -419,11 +419,8 @@ func (a *app) poll(ctx context.Context, span time.Duration, again func(ctx conte
 
 // pollEvery is poll with another time between two calls.
 func (a *app) pollEvery(ctx context.Context, every, span time.Duration, again func(ctx context.Context) (done bool, err error)) error {
-	if span > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, span, errSpan)
-		defer cancel()
-	}
+	ctx, cancel := bounded(ctx, span)
+	defer cancel()
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	broken := false

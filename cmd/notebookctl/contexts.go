@@ -257,7 +257,7 @@ func (a *app) contextShow() *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			t := a.l.T
 			var c contexts.Context
-			name := ""
+			var name string
 			if len(args) > 0 {
 				file, err := contexts.Load(a.configPath(), a.l)
 				if err != nil {

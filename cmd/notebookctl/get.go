@@ -50,11 +50,8 @@ func (a *app) get(ctx context.Context, name, output string, watch bool, span tim
 	if span < 0 || span > 0 && !watch {
 		return usagef(a.l.T("--for belongs to --watch, and is not negative"))
 	}
-	if span > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, span, errSpan)
-		defer cancel()
-	}
+	ctx, cancel := bounded(ctx, span)
+	defer cancel()
 	n, whole, err := a.resolve(ctx, name, true)
 	if err != nil {
 		return err

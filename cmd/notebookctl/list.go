@@ -138,11 +138,8 @@ func (a *app) list(ctx context.Context, parent string, f *listFlags) error {
 	if f.staleness {
 		req.MaxStaleness = durationpb.New(f.maxStaleness)
 	}
-	if f.span > 0 { // it counts from here, so that a server that hangs is within it
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, f.span, errSpan)
-		defer cancel()
-	}
+	ctx, cancel := bounded(ctx, f.span) // from here on, so that a server that hangs is within it
+	defer cancel()
 	out := bufio.NewWriterSize(a.stdout, 1<<16)
 	listing := a.newListing(out, f)
 	state := client.State{Notebooks: map[string]*notebookv1.Notebook{}}
@@ -275,15 +272,14 @@ func (a *app) newListing(out *bufio.Writer, f *listFlags) *listing {
 func (a *app) notebookTable(wide, noHeaders bool) *table.Table {
 	t := a.l.T
 	rows := &table.Table{NoHeader: noHeaders, Columns: []table.Column{
-		{Title: t("CLOUD"), Drop: 2},
 		{Title: t("LOCATION"), Drop: 1},
 		{Title: "ID"},
-		{Title: t("NAME"), Min: 12, Drop: 4},
+		{Title: t("NAME"), Min: 12, Drop: 2},
 		{Title: t("STATE")},
-		{Title: t("IMAGE"), Min: 24, Drop: 5, KeepEnd: true},
-		{Title: t("CARDS"), Min: 10, Drop: 6},
-		{Title: t("AGE"), Drop: 7},
-		{Title: t("EXPIRES"), Drop: 3},
+		{Title: t("IMAGE"), Min: 20, Drop: 3, KeepEnd: true},
+		{Title: t("CARDS"), Min: 10, Drop: 5},
+		{Title: t("AGE"), Drop: 6},
+		{Title: t("EXPIRES"), Drop: 4},
 	}}
 	if wide {
 		rows.Columns = append(rows.Columns,
@@ -296,7 +292,7 @@ func (a *app) notebookTable(wide, noHeaders bool) *table.Table {
 func (a *app) notebookRow(n *notebookv1.Notebook, wide bool) []table.Cell {
 	name := n.GetName()
 	row := []table.Cell{
-		table.Text(cloudOf(name)), table.Text(locationOf(name)), table.Text(idOf(name)), table.Text(n.GetDisplayName()), a.stateCell(n.GetState()),
+		table.Text(cloudOf(name) + "/" + locationOf(name)), table.Text(idOf(name)), table.Text(n.GetDisplayName()), a.stateCell(n.GetState()),
 		table.Text(n.GetImage().GetUri()), table.Text(cards(n.GetResources())), table.Text(a.ago(n.GetCreateTime())), table.Text(a.until(n.GetExpireTime())),
 	}
 	if wide {

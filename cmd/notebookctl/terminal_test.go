@@ -88,7 +88,7 @@ func terminals(t *testing.T, s *server) {
 				}
 			}
 		}
-		if columns[40] >= columns[80] || columns[80] > columns[120] || columns[200] != 9 {
+		if columns[40] >= columns[80] || columns[80] > columns[120] || columns[200] != 8 {
 			t.Errorf("%s: numbers of columns by width: %v", lang, columns)
 		}
 		if text, _ := c.with("NO_COLOR", "1").onScreen(t, 120, "list").wait(); strings.Contains(text, "\x1b") {

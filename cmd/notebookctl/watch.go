@@ -20,6 +20,21 @@ import (
 // errSpan ends what --for has bounded.
 var errSpan = errors.New("the time of --for is over")
 
+// bounded ends what is done with ctx after a span, if there is one. It is no deadline:
+// a server that is told one ends the call itself, a moment earlier, and that would
+// look like an interruption.
+func bounded(ctx context.Context, span time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if span <= 0 {
+		return ctx, func() { cancel(nil) }
+	}
+	timer := time.AfterFunc(span, func() { cancel(errSpan) })
+	return ctx, func() {
+		timer.Stop()
+		cancel(nil)
+	}
+}
+
 // follow tells every change of notebooks after a state, until ctx ends.
 func (a *app) follow(ctx context.Context, parent string, f *listFlags, from client.State, listing *listing) error {
 	s, err := a.services()

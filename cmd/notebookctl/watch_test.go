@@ -104,7 +104,7 @@ func TestWatchKinds(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	c.want(t, 0, "watch", "core", "--for", "1s")
+	refuse(t, c.want(t, 0, "watch", "core", "--for", "1s").stderr, "interrupted")
 	c.want(t, 0, "clouds", "-w", "--for", "1s")
 	c.want(t, 0, "history", "-w", "--for", "1s")
 	if d := time.Since(began); d < 3*time.Second || d > 10*time.Second {
@@ -134,7 +134,7 @@ func TestPartial(t *testing.T) {
 	if r := c.want(t, 0, "list", "scnet"); r.stderr != "" {
 		t.Errorf("%s", r.stderr)
 	}
-	expect(t, c.want(t, 0, "clouds").stdout, "core", "xb2", "unreachable")
+	expect(t, c.want(t, 0, "clouds").stdout, "core/xb2", "unreachable")
 	expect(t, c.want(t, 0, "clouds", "core/xb2").stdout, "State", "unreachable", "Reason", "What to do", "Circuit breaker")
 	r = c.want(t, exitError, "list", "core", "--max-staleness", "0s")
 	expect(t, r.stderr, "error: ", "Try again in ", "(C")

@@ -195,9 +195,11 @@ func (t *Table) fit(width int) (shown, size []int) {
 		return last >= 0
 	}
 	whole := func(i int) int { return natural[i] }
-	for width > 0 && sum(whole) > width && drop(func(i int) bool { return !says[i] }) {
+	for dropped := true; dropped && width > 0 && sum(whole) > width; {
+		dropped = drop(func(i int) bool { return !says[i] })
 	}
-	for width > 0 && sum(least) > width && drop(func(int) bool { return true }) {
+	for dropped := true; dropped && width > 0 && sum(least) > width; {
+		dropped = drop(func(int) bool { return true })
 	}
 	for _, i := range shown {
 		size = append(size, natural[i])

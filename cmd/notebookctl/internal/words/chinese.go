@@ -123,7 +123,6 @@ var chinese = map[string]string{ //nolint:gosec // it tells of tokens and holds 
 	"%s  the server tells everything anew (%s); only what differs is shown": "%s  服务器重新发送全部数据（%s），只显示有差异的部分",
 
 	// Titles of tables.
-	"CLOUD":        "云",
 	"LOCATION":     "位置",
 	"NAME":         "名称",
 	"STATE":        "状态",
