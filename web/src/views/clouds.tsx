@@ -44,6 +44,7 @@ function CloudCard({ cloud, everywhere }: { cloud: Cloud; everywhere: Location[]
   const id = idOf(cloud.name);
   const capabilities = (cloud.capabilities ?? []).filter((c) => c in capabilityWords);
   const places = latest(cloud);
+  const kinds = [...new Set(places.flatMap((l) => [...pools(l).keys()]))].sort();
   return (
     <section class="card cloud" aria-labelledby={`cloud-${id}`}>
       <header>
@@ -87,9 +88,16 @@ function CloudCard({ cloud, everywhere }: { cloud: Cloud; everywhere: Location[]
           ))}
         </ul>
       )}
+      {kinds.length > 0 ? (
+        <p class="muted small">
+          {t("cardsScale", { scales: kinds.map((kind) => `${kindWord(kind)} 0–${number(scaleOf(everywhere, kind))}`).join(", ") })} {places.some(sharesCards) ? t("cardsShared") : ""}
+        </p>
+      ) : null}
     </section>
   );
 }
+
+const kindWord = (kind: string) => kind.toUpperCase() || common("unknown");
 
 const capabilityWords = {
   CAPABILITY_CHANGE_IMAGE_IN_PLACE: "CAPABILITY_CHANGE_IMAGE_IN_PLACE",
@@ -263,10 +271,9 @@ function Cards({ location: l, everywhere }: { location: Location; everywhere: Lo
     <div class="cards">
       {[...pools(l)].map(([kind, groups]) => {
         const scale = scaleOf(everywhere, kind);
-        const name = kind.toUpperCase() || common("unknown");
         return (
           <table key={kind} class="pools">
-            <caption>{t("cardsKind", { kind: name })}</caption>
+            <caption>{t("cardsKind", { kind: kindWord(kind) })}</caption>
             <thead>
               <tr>
                 <th scope="col">{t("cardsGroup")}</th>
@@ -296,9 +303,6 @@ function Cards({ location: l, everywhere }: { location: Location; everywhere: Lo
           </table>
         );
       })}
-      <p class="muted small">
-        {t("cardsScale", { most: [...pools(l).keys()].map((kind) => scaleOf(everywhere, kind)).join(" / ") })} {sharesCards(l) ? t("cardsShared") : ""}
-      </p>
     </div>
   );
 }

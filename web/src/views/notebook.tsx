@@ -60,7 +60,7 @@ export function NotebookView({ name }: { name: string }) {
               {t("back")}
             </a>
           ) : null}
-          <CopyButton text={name} />
+          <Copy text={name} label={t("copyName")} shown />
           <a class="button" href={href("/", { filter: `cloud = ${cloud} AND location = ${place}` })}>
             {t("sameLocation")}
           </a>
@@ -93,14 +93,6 @@ export function NotebookView({ name }: { name: string }) {
         ) : null}
       </section>
     </div>
-  );
-}
-
-function CopyButton({ text }: { text: string }) {
-  return (
-    <span class="copy-name">
-      <Copy text={text} label={t("copyName")} />
-    </span>
   );
 }
 
