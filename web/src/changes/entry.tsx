@@ -38,7 +38,7 @@ export function Entry({ change: c, all, ofOne = false }: { change: ImageChange; 
         <span class="mono" title={c.fromImage}>
           {shortImage(c.fromImage) || t("noImage")}
         </span>{" "}
-        <span aria-hidden="true" class="muted">
+        <span aria-hidden="true" class="muted arrow">
           →
         </span>
         <span class="sr-only"> {t("to")} </span>
