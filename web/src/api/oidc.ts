@@ -92,7 +92,7 @@ export function receive(page: { location: Pick<Location, "search" | "pathname" |
 export const redirectUri = (origin: string) => `${origin}/`;
 
 async function discover(issuer: string): Promise<AuthorizationServer> {
-  const oauth = await import("oauth4webapi");
+  const oauth = await import("./oauth");
   const url = new URL(issuer);
   try {
     const response = await oauth.discoveryRequest(url, insecure(oauth, issuer));
@@ -104,7 +104,7 @@ async function discover(issuer: string): Promise<AuthorizationServer> {
 
 // The server's configuration decides which issuers there are; one by plain HTTP is on
 // the same host, for trying it out.
-function insecure(oauth: typeof import("oauth4webapi"), issuer: string): { [oauth.allowInsecureRequests]?: boolean } {
+function insecure(oauth: typeof import("./oauth"), issuer: string): { [oauth.allowInsecureRequests]?: boolean } {
   return issuer.startsWith("http:") ? { [oauth.allowInsecureRequests]: true } : {};
 }
 
@@ -122,7 +122,7 @@ function wrapped(cause: unknown): OidcError {
 /** depart returns where to send the reader to sign in, and remembers the way back. */
 export async function depart(to: Issuer, options: { origin: string; hash: string; silent: boolean; store: Store; at: number }): Promise<string> {
   if (!globalThis.crypto?.subtle) throw new OidcError("insecure");
-  const oauth = await import("oauth4webapi");
+  const oauth = await import("./oauth");
   const server = await discover(to.issuer);
   if (!server.authorization_endpoint) throw new OidcError("invalid", "the issuer has no authorization_endpoint");
   const flow: Flow = {
@@ -160,7 +160,7 @@ export async function redeem(answer: Answer, origin: string): Promise<{ idToken:
   const { flow, params } = answer;
   // Without what was remembered there is nothing to check it against.
   if (!flow) throw new OidcError("foreign");
-  const oauth = await import("oauth4webapi");
+  const oauth = await import("./oauth");
   const server = await discover(flow.issuer);
   const client: Client = { client_id: flow.clientId };
   try {
