@@ -7,6 +7,7 @@ import type { AuthorizationServer, Client } from "oauth4webapi";
 export interface Flow {
   issuer: string;
   clientId: string;
+  scopes?: string[];
   state: string;
   nonce: string;
   verifier: string;
@@ -128,6 +129,7 @@ export async function depart(to: Issuer, options: { origin: string; hash: string
   const flow: Flow = {
     issuer: to.issuer,
     clientId: to.clientId,
+    ...(to.scopes ? { scopes: to.scopes } : {}),
     state: oauth.generateRandomState(),
     nonce: oauth.generateRandomNonce(),
     verifier: oauth.generateRandomCodeVerifier(),

@@ -10,7 +10,7 @@ import { href } from "../router";
 import { LocationBadge } from "../ui/badge";
 import { duration } from "../ui/duration";
 import { Problem } from "../ui/problem";
-import { ago, clockTime, countdown, now } from "../ui/time";
+import { ago, clockTime, now } from "../ui/time";
 import { hour, pools, scaleOf, segments, shares, sharesCards, worst, type Segment } from "./clouds-model";
 import "./clouds.css";
 
@@ -169,7 +169,7 @@ function LocationCard({ location: l, everywhere }: { location: Location; everywh
         <Fact term={t("lastSuccess")}>{l.lastSuccessTime ? <time dateTime={l.lastSuccessTime} title={clockTime(l.lastSuccessTime)}>{ago(l.lastSuccessTime)}</time> : common("never")}</Fact>
         {l.pollInterval ? <Fact term={t("interval")}>{duration(parseDuration(l.pollInterval))}</Fact> : null}
         {l.nextAttemptTime ? (
-          <Fact term={t("next")}>{Date.parse(l.nextAttemptTime) > now.value ? t("nextIn", { left: countdown(l.nextAttemptTime) }) : t("nextNow")}</Fact>
+          <Fact term={t("next")}>{Date.parse(l.nextAttemptTime) > now.value ? t("nextIn", { left: left(l.nextAttemptTime) }) : t("nextNow")}</Fact>
         ) : null}
         {l.breakers?.length ? (
           <Fact term={t("breakers")}>
@@ -192,13 +192,18 @@ function LocationCard({ location: l, everywhere }: { location: Location; everywh
 function BreakerState({ breaker: b }: { breaker: Breaker }) {
   const state = b.state ?? "STATE_CLOSED";
   const tone = state === "STATE_CLOSED" ? "good" : state === "STATE_OPEN" ? "bad" : "busy";
-  const left = b.openUntil ? Date.parse(b.openUntil) - now.value : 0;
+  const open = b.openUntil ? Date.parse(b.openUntil) > now.value : false;
   return (
     <span class={`badge ${tone}`}>
       {b.operation ? t(b.operation) : ""} {t(state)}
-      {state === "STATE_OPEN" ? `, ${left > 0 ? t("openUntil", { left: countdown(b.openUntil) }) : t("untilNow")}` : ""}
+      {state === "STATE_OPEN" ? `, ${open ? t("openUntil", { left: left(b.openUntil) }) : t("untilNow")}` : ""}
     </span>
   );
+}
+
+// Whole seconds, which tick.
+function left(time: string | undefined): string {
+  return duration(Math.max(1, Math.ceil((Date.parse(time ?? "") - now.value) / 1000)) * 1000);
 }
 
 const segmentClass: Record<string, string> = {

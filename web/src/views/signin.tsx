@@ -135,8 +135,8 @@ function WithOidc({ issuers }: { issuers: Issuer[] }) {
     }
   };
   return (
-    <section class="card" aria-labelledby="signin-oidc">
-      <h2 id="signin-oidc">{t("oidc")}</h2>
+    <section class="card">
+      <h2>{t("oidc")}</h2>
       <p class="muted">{t("oidcHint")}</p>
       <div class="actions">
         {issuers.map((to) => (
@@ -178,8 +178,8 @@ function WithToken() {
   }
 
   return (
-    <section class="card" aria-labelledby="signin-token">
-      <h2 id="signin-token">{t("token")}</h2>
+    <section class="card">
+      <h2>{t("token")}</h2>
       <form onSubmit={submit} noValidate>
         <div class="field">
           <label for="token">{t("tokenLabel")}</label>
@@ -226,8 +226,8 @@ function WithCertificate() {
     }
   }
   return (
-    <section class="card" aria-labelledby="signin-certificate">
-      <h2 id="signin-certificate">{t("certificate")}</h2>
+    <section class="card">
+      <h2>{t("certificate")}</h2>
       <p class="muted">{t("certificateHint")}</p>
       {error ? (
         error.reason === "UNAUTHENTICATED" ? (
@@ -300,7 +300,9 @@ export function Expiry() {
   const who = caller.value;
   if (!who || signedOut.value) return null;
   const ends = who.expireTime !== undefined && Date.parse(who.expireTime) - now.value <= soon;
-  if (!ends && !problem.value) return null;
+  // An old address of a return, opened again by somebody who is signed in, is no news.
+  const wrong = problem.value instanceof OidcError && problem.value.kind === "foreign" ? undefined : problem.value;
+  if (!ends && !wrong) return null;
   const from = consoleConfig.value?.auth.oidc?.find((o) => o.issuer === issuer());
   async function renew() {
     setBusy(true);
@@ -317,7 +319,7 @@ export function Expiry() {
     }
   }
   return (
-    <div class="banner expiry">
+    <aside class="banner expiry" aria-label={t("yours")}>
       {ends ? (
         <>
           <span role="timer" aria-live="off">
@@ -330,7 +332,14 @@ export function Expiry() {
           )}
         </>
       ) : null}
-      {problem.value ? <OidcProblem error={problem.value} /> : null}
-    </div>
+      {wrong ? (
+        <>
+          <OidcProblem error={wrong} />
+          <button type="button" onClick={() => (problem.value = undefined)}>
+            {common("close")}
+          </button>
+        </>
+      ) : null}
+    </aside>
   );
 }
