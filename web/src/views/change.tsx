@@ -771,12 +771,13 @@ function Unsure(props: {
   }, [request.requestId, missing]);
   return (
     <section class="card follow" aria-labelledby="unsure-title">
-      <h2 id="unsure-title">{t("unsure")}</h2>
+      <h2 id="unsure-title">{t(missing ? "unsureNot" : "unsure")}</h2>
       <FromTo change={request.plan} />
       <p role="status">{missing ? t("unsureMissing") : t("unsureAsking")}</p>
       {error ? <Problem error={error} /> : null}
       {missing ? (
         <form
+          class="again"
           onSubmit={(e) => {
             e.preventDefault();
             if (!needsPassword || password) props.send(password);
