@@ -21,11 +21,29 @@ it("cuts the last hour into states", () => {
     ["UNREACHABLE", 20, 5],
     ["LIVE", 5, 0],
   ]);
-  expect(all[1]?.reason).toBe("ERROR_REASON_CLOUD_TIMEOUT");
+  expect(all[1]?.reasons).toEqual(["ERROR_REASON_CLOUD_TIMEOUT"]);
   expect(shares(all)).toEqual([
     { state: "STATE_LIVE", ms: 45 * minute },
     { state: "STATE_UNREACHABLE", ms: 15 * minute },
   ]);
+});
+
+it("takes an outage with several reasons for one", () => {
+  const all = segments(
+    [
+      { state: "STATE_LIVE", startTime: ago(50) },
+      { state: "STATE_UNREACHABLE", reason: "A", startTime: ago(30) },
+      { state: "STATE_UNREACHABLE", reason: "B", startTime: ago(20) },
+      { state: "STATE_UNREACHABLE", reason: "A", startTime: ago(10) },
+    ],
+    at,
+  );
+  expect(brief(all)).toEqual([
+    ["-", 60, 50],
+    ["LIVE", 50, 30],
+    ["UNREACHABLE", 30, 0],
+  ]);
+  expect(all[2]?.reasons).toEqual(["A", "B"]);
 });
 
 it("says nothing of the time before the server saw anything", () => {

@@ -4,7 +4,8 @@ import type { Breaker, LocationState, Location, PastState } from "../api/types";
 
 export interface Segment {
   state: LocationState | undefined;
-  reason?: string;
+  /** Why it was not live; several when that changed meanwhile. */
+  reasons: string[];
   from: number;
   to: number;
 }
@@ -23,13 +24,20 @@ export function segments(history: readonly PastState[], at: number): Segment[] {
     .sort((a, b) => a.start - b.start);
   const out: Segment[] = [];
   const push = (s: Segment) => {
-    if (s.to > s.from) out.push(s);
+    if (s.to <= s.from) return;
+    const last = out.at(-1);
+    if (!last || last.state !== s.state) out.push(s);
+    else {
+      // An outage that is tried again and again is one outage.
+      last.to = s.to;
+      last.reasons = [...new Set([...last.reasons, ...s.reasons])];
+    }
   };
   const first = known[0]?.start ?? at;
-  push({ state: undefined, from: begin, to: Math.min(Math.max(first, begin), at) });
+  push({ state: undefined, reasons: [], from: begin, to: Math.min(Math.max(first, begin), at) });
   known.forEach((p, i) => {
     const end = known[i + 1]?.start ?? at;
-    push({ state: p.state, ...(p.reason ? { reason: p.reason } : {}), from: Math.max(p.start, begin), to: Math.min(end, at) });
+    push({ state: p.state, reasons: p.reason ? [p.reason] : [], from: Math.max(p.start, begin), to: Math.min(end, at) });
   });
   return out;
 }

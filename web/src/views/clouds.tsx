@@ -220,7 +220,7 @@ function timeOfDay(ms: number): string {
 }
 
 function span(s: Segment, last: boolean): string {
-  const why = s.reason ? ` (${s.reason.replace(/^ERROR_REASON_/, "")})` : "";
+  const why = s.reasons.length > 0 ? ` (${s.reasons.map((r) => r.replace(/^ERROR_REASON_/, "")).join(", ")})` : "";
   const state = segmentWord(s.state) + why;
   return last ? t("hourSince", { from: timeOfDay(s.from), state }) : t("hourFrom", { from: timeOfDay(s.from), to: timeOfDay(s.to), state });
 }
