@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { Location } from "../api/types";
-import { pools, scaleOf, segments, shares, sharesCards, worst } from "./clouds-model";
+import { later, pools, scaleOf, segments, shares, sharesCards, worst } from "./clouds-model";
 
 const at = Date.parse("2026-01-01T12:00:00Z");
 const minute = 60_000;
@@ -110,4 +110,13 @@ it("has one scale for a kind, round and large enough", () => {
   expect([most(0), most(3), most(2, 8), most(41), most(64), most(512), most(1234)]).toEqual([1, 3, 8, 45, 70, 520, 1300]);
   expect(scaleOf([location], "dcu")).toBe(8);
   expect(scaleOf([location], "none")).toBe(1);
+});
+
+it("takes the later of two reports of a location", () => {
+  const early: Location = { name: "l", lastAttemptTime: ago(2) };
+  const late: Location = { name: "l", lastAttemptTime: ago(1) };
+  expect(later(early, late)).toBe(late);
+  expect(later(late, early)).toBe(late);
+  expect(later(undefined, early)).toBe(early);
+  expect(later({ name: "l" }, { name: "l", state: "STATE_LIVE" })).toEqual({ name: "l" });
 });

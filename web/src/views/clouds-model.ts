@@ -100,3 +100,9 @@ export function sharesCards(location: Location): boolean {
   }
   return false;
 }
+
+/** later returns what is known of a location from the later of two reports. */
+export function later(a: Location | undefined, b: Location | undefined): Location | undefined {
+  if (!a || !b) return a ?? b;
+  return Date.parse(b.lastAttemptTime ?? "") > Date.parse(a.lastAttemptTime ?? "") ? b : a;
+}

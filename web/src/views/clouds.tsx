@@ -250,7 +250,7 @@ function LastHour({ location: l }: { location: Location }) {
             style={{ flexGrow: String((s.to - s.from) / hour) }}
             title={span(s, i === all.length - 1)}
           >
-            {s.to - s.from > hour / 5 ? segmentWord(s.state) : ""}
+            {s.to - s.from > hour / 5 ? <span class="segment-word">{segmentWord(s.state)}</span> : null}
           </span>
         ))}
       </div>

@@ -10,12 +10,13 @@ import { locale } from "../i18n";
 import { t as common } from "../i18n/common";
 import { t } from "../i18n/notebook";
 import { reasonWord, stateWord } from "../i18n/words";
-import { imageChanges } from "../live/live";
+import { clouds, imageChanges } from "../live/live";
 import { href } from "../router";
 import { LocationBadge, StateBadge } from "../ui/badge";
 import { Copy } from "../ui/copy";
 import { Problem } from "../ui/problem";
 import { ago, clockTime, countdown, now } from "../ui/time";
+import { later } from "./clouds-model";
 import { watchNotebook } from "./notebook-watch";
 import "./notebook.css";
 
@@ -26,9 +27,12 @@ export function NotebookView({ name }: { name: string }) {
   useEffect(() => close, [close]);
   useEffect(() => void history.load(), [history]);
 
-  const { notebook, location, complete, deletedAt, seen, changes: told, refused } = watched.value;
+  const { notebook, location: told, complete, deletedAt, seen, changes: toldChanges, refused } = watched.value;
   const [, cloud = "", , place = "", , id = ""] = name.split("/");
-  const live = [...imageChanges.value.values(), ...told.values()].filter((c) => isAbout(c, name));
+  // A watch tells a location when its state changes, CloudService also when it was read.
+  const read = clouds.value?.find((c) => c.name === `clouds/${cloud}`)?.locations?.find((l) => l.name === `clouds/${cloud}/locations/${place}`);
+  const location = later(told, read);
+  const live = [...imageChanges.value.values(), ...toldChanges.values()].filter((c) => isAbout(c, name));
   const all = merge(history.changes.value ?? [], live);
   const successor = all.find((c) => c.notebook === name && c.newNotebook && c.phase === "PHASE_SUCCEEDED")?.newNotebook;
   const gone = deletedAt !== undefined || (complete && !notebook);
@@ -379,7 +383,7 @@ function SeenEntry({ seen: e }: { seen: Seen }) {
               <dt class="mono">{f.path}</dt>
               <dd>
                 <span class="sr-only">{t("old")}: </span>
-                <del>{valueWord(f.path, f.from)}</del> <span aria-hidden="true">→</span>
+                <del>{valueWord(f.path, f.from)}</del> <span aria-hidden="true" class="arrow">→</span>
                 <span class="sr-only"> {t("new")}: </span>
                 <ins>{valueWord(f.path, f.to)}</ins>
               </dd>
