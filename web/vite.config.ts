@@ -1,4 +1,7 @@
-import { defineConfig } from "vite";
+import { defineConfig, loadEnv } from "vite";
+
+// The server that `npm run dev` shows: make run has its door there.
+const server = loadEnv("", ".", "NOTEBOOKD_")["NOTEBOOKD_URL"] ?? "http://localhost:8080";
 
 // What is built is committed, so it has to be the same bytes everywhere.
 export default defineConfig({
@@ -10,5 +13,5 @@ export default defineConfig({
     emptyOutDir: true,
   },
   // Beside `make run`: npm run dev
-  server: { proxy: { "/v1": "http://localhost:8080", "/console.json": "http://localhost:8080" } },
+  server: { proxy: { "/v1": server, "/console.json": server } },
 });

@@ -1,5 +1,5 @@
 import { useEffect, useRef } from "preact/hooks";
-import { caller, consoleConfig, setToken, signedOut } from "./api/session";
+import { caller, consoleConfig, setToken, signedOut, withoutRole } from "./api/session";
 import { locale, lang, setLang } from "./i18n";
 import { t } from "./i18n/common";
 import { Connection } from "./live/connection";
@@ -10,7 +10,7 @@ import { CloudsView } from "./views/clouds";
 import { HistoryView } from "./views/history";
 import { NotebookView } from "./views/notebook";
 import { NotebooksView } from "./views/notebooks";
-import { SignIn } from "./views/signin";
+import { Expiry, NoRole, SignIn } from "./views/signin";
 
 /** App is the shell: navigation, connection, and the view of this place. */
 export function App() {
@@ -47,9 +47,10 @@ export function App() {
           </button>
         </div>
       </header>
-      {signedOut.value ? null : <Connection />}
+      {signedOut.value || withoutRole.value ? null : <Connection />}
+      <Expiry />
       <main id="main" tabIndex={-1} ref={main}>
-        {signedOut.value ? <SignIn /> : <View />}
+        {signedOut.value ? <SignIn /> : withoutRole.value ? <NoRole /> : <View />}
       </main>
     </>
   );

@@ -1,3 +1,4 @@
+import "./api/answer";
 import { render } from "preact";
 import { App } from "./app";
 import { begin } from "./live/live";

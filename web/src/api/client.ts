@@ -1,6 +1,7 @@
 // Calls of the REST API. Each fails with ApiError.
 
 import { ApiError, errorOf, lost } from "./errors";
+import { quote } from "./quote";
 import { onUnauthenticated, token } from "./session";
 import type { Caller, Cloud, ConsoleConfig, ImageChange, ListResponse, Notebook } from "./types";
 
@@ -18,7 +19,7 @@ async function call<T>(path: string, init: RequestInit = {}): Promise<T> {
   }
   if (!response.ok) {
     const error = await errorOf(response);
-    if (error.reason === "UNAUTHENTICATED") onUnauthenticated(error);
+    if (error.reason === "UNAUTHENTICATED") onUnauthenticated(error, bearer);
     throw error;
   }
   try {
@@ -33,11 +34,6 @@ function query(params: Record<string, string | number | boolean | undefined>): s
   for (const [name, value] of Object.entries(params)) if (value !== undefined && value !== "") out.set(name, String(value));
   const text = out.toString();
   return text ? `?${text}` : "";
-}
-
-/** quote makes a text a value of the filter language. */
-export function quote(text: string): string {
-  return `"${text.replace(/(["\\])/g, "\\$1")}"`;
 }
 
 export async function getConsoleConfig(): Promise<ConsoleConfig> {
@@ -100,4 +96,4 @@ export function parentOf(name: string): string {
   return name.split("/").slice(0, 4).join("/");
 }
 
-export { ApiError };
+export { ApiError, quote };

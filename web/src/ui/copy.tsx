@@ -1,8 +1,8 @@
 import { useState } from "preact/hooks";
 import { t } from "../i18n/common";
 
-/** Copy is a button that copies a text. */
-export function Copy({ text, label }: { text: string; label?: string }) {
+/** Copy is a button that copies a text. With shown its label can be seen. */
+export function Copy({ text, label, shown = false }: { text: string; label?: string; shown?: boolean }) {
   const [copied, setCopied] = useState(false);
   const copy = async () => {
     try {
@@ -20,8 +20,16 @@ export function Copy({ text, label }: { text: string; label?: string }) {
     setTimeout(() => setCopied(false), 1500);
   };
   return (
-    <button type="button" class="copy" onClick={copy} title={label ?? t("copy")} aria-label={`${label ?? t("copy")}: ${text}`}>
-      <span aria-hidden="true">{copied ? "✓" : "⧉"}</span>
+    <button type="button" class={shown ? "" : "copy"} onClick={copy} title={label ?? t("copy")} aria-label={`${label ?? t("copy")}: ${text}`}>
+      {copied ? (
+        <span aria-hidden="true">✓</span>
+      ) : (
+        <svg width="14" height="14" viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.5" aria-hidden="true">
+          <rect x="5.5" y="5.5" width="8" height="8" rx="1.5" />
+          <path d="M10.5 3.5v-.5A1.5 1.5 0 0 0 9 1.5H3A1.5 1.5 0 0 0 1.5 3v6A1.5 1.5 0 0 0 3 10.5h.5" />
+        </svg>
+      )}
+      {shown ? <span aria-hidden="true">{label}</span> : null}
       <span class="sr-only" role="status">
         {copied ? t("copied") : ""}
       </span>
