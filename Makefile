@@ -1,5 +1,5 @@
-# Everything here needs Go and make, and nothing else: the other tools are Go
-# modules pinned in go.mod and in the go.mod files below tools/.
+# Everything here needs Go and make, and nothing else, unless its line says so: the
+# other tools are Go modules pinned in go.mod and in the go.mod files below tools/.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -18,7 +18,7 @@ help: ## List the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build the server and the simulated clouds into bin/.
+build: ## Build the server, notebookctl and the simulated clouds into bin/.
 	$(GO) build -o $(BIN)/ ./cmd/...
 
 .PHONY: run
@@ -125,6 +125,13 @@ check: third-party ## Check format, vet, lint, the contract, and that generated 
 	@./internal/tools/check-docs.sh
 	@echo "== deploy"
 	@$(MAKE) --no-print-directory check-deploy
+
+# Go alone builds and checks everything but what is built of web/: that needs Node.
+.PHONY: check-web
+check-web: ## Check and test the sources of the web console, and that web/dist is built from them (needs Node).
+	cd web && npm ci --ignore-scripts && npm test && npm run build
+	@git diff --exit-code --stat -- web/dist && test -z "$$(git status --porcelain -- web/dist)" \
+		|| { echo "web/dist is stale: commit what 'npm run build' made of it" >&2; exit 1; }
 
 .PHONY: check-deploy
 check-deploy: ## Check what is in deploy/, the Dockerfile and the shell scripts.
