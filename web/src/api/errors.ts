@@ -1,6 +1,6 @@
 // google.rpc.Status as the gateway sends it, and what else can go wrong on the way.
 
-interface Status {
+export interface Status {
   code?: number;
   message?: string;
   details?: {
@@ -19,6 +19,8 @@ export class ApiError extends Error {
   readonly reason: string;
   /** The HTTP status; 0 when there was no answer. */
   readonly http: number;
+  /** What the server sent. */
+  readonly status: Status;
   readonly metadata: Record<string, string>;
   /** When to try again, in milliseconds, if the server said so. */
   readonly retryAfter: number | undefined;
@@ -30,6 +32,7 @@ export class ApiError extends Error {
     super(status.message ?? "");
     this.name = "ApiError";
     this.http = http;
+    this.status = status;
     const details = status.details ?? [];
     const info = details.find((d) => d["@type"]?.endsWith("google.rpc.ErrorInfo"));
     this.reason = info?.reason ?? (http === 0 ? "SERVER_LOST" : "UNKNOWN");

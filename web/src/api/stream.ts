@@ -35,6 +35,7 @@ export class Stream {
   #options: StreamOptions;
   #token: string | undefined;
   #closed = false;
+  #resumed = false;
   #attempt: AbortController | undefined;
   #wake: (() => void) | undefined;
 
@@ -48,6 +49,11 @@ export class Stream {
     this.#closed = true;
     this.#attempt?.abort();
     this.#wake?.();
+  }
+
+  /** Whether the connection that is open goes on after a token, rather than with a snapshot. */
+  get resumed(): boolean {
+    return this.#resumed;
   }
 
   /** Tries again at once, if it is waiting for the next attempt. */
@@ -99,6 +105,7 @@ export class Stream {
     const headers: Record<string, string> = { Accept: "text/event-stream" };
     const bearer = this.#options.token();
     if (bearer) headers["Authorization"] = `Bearer ${bearer}`;
+    this.#resumed = this.#token !== undefined;
     if (this.#token) headers["Last-Event-ID"] = this.#token;
     try {
       const response = await (this.#options.fetch ?? fetch)(this.#options.url, {

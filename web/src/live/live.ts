@@ -2,11 +2,13 @@
 // the views share.
 
 import { effect, signal } from "@preact/signals";
-import { ApiError } from "../api/errors";
 import { getCaller, getConsoleConfig, listClouds } from "../api/client";
-import { caller, consoleConfig, signedOut, token } from "../api/session";
-import { Stream, type StreamState } from "../api/stream";
+import { ApiError } from "../api/errors";
+import { caller, consoleConfig, onUnauthenticated, signedOut, token } from "../api/session";
+import type { StreamState } from "../api/stream";
 import type { Cloud, ImageChange, Location } from "../api/types";
+import type { Report, Request, SentError } from "./protocol";
+import type { Arrangement, Window } from "./store";
 
 /** How the watch is doing. */
 export const connection = signal<StreamState>({ kind: "connecting" });
@@ -23,8 +25,102 @@ export const clouds = signal<Cloud[] | undefined>(undefined);
 /** Why the clouds could not be read the last time. */
 export const cloudsError = signal<ApiError | undefined>(undefined);
 
+/** The lines of the table that were asked for last, and the sums; undefined until there are any. */
+export const lines = signal<Window | undefined>(undefined);
+
+/** The filter that was asked for last and, if the server does not take it, why. */
+export const filterState = signal<{ filter: string; error: ApiError | undefined; pending: boolean }>({ filter: "", error: undefined, pending: true });
+
+const errorOf = (error: SentError) => new ApiError(error.http, error.status);
+
+let worker: Worker | undefined;
+let watching = false;
+const waiting = new Map<number, (values: string[]) => void>();
+let asked = 0;
+let readSoon = 0;
+
+const tell = (request: Request) => worker?.postMessage(request);
+
+function onReport(report: Report): void {
+  switch (report.kind) {
+    case "state": {
+      const { state } = report;
+      const before = connection.peek().kind;
+      if (state.kind === "lost" || state.kind === "refused") {
+        const error = errorOf(state.error);
+        if (error.reason === "UNAUTHENTICATED") {
+          onUnauthenticated(error);
+          return;
+        }
+        connection.value = { ...state, error };
+        if (state.kind === "refused") void askCaller(); // the role may be gone
+      } else {
+        connection.value = state;
+        if (state.kind === "open" && before !== "open") {
+          void readClouds();
+          if (before === "lost") void askCaller();
+        }
+      }
+      break;
+    }
+    case "filter":
+      if (report.filter === filterState.peek().filter) {
+        filterState.value = { filter: report.filter, error: report.error ? errorOf(report.error) : undefined, pending: false };
+      }
+      break;
+    case "window":
+      lines.value = report.window;
+      break;
+    case "told": {
+      if (report.locations.length > 0) {
+        const places = new Map(locations.peek());
+        for (const location of report.locations) places.set(location.name, location);
+        locations.value = places;
+        clearTimeout(readSoon);
+        readSoon = window.setTimeout(readClouds, 300);
+      }
+      if (report.imageChanges.length > 0) {
+        const changes = new Map(imageChanges.peek());
+        for (const change of report.imageChanges) if (change.name) changes.set(change.name, change);
+        imageChanges.value = changes;
+      }
+      break;
+    }
+    case "values":
+      waiting.get(report.id)?.(report.values);
+      waiting.delete(report.id);
+      break;
+  }
+}
+
+/** setFilter watches with a filter. What was watched stays until the server has taken it. */
+export function setFilter(filter: string): void {
+  if (filter === filterState.peek().filter) return;
+  filterState.value = { filter, error: undefined, pending: true };
+  if (watching) tell({ kind: "watch", filter, token: token() });
+}
+
+/** arrange sorts and groups the lines. */
+export function arrange(arrangement: Arrangement): void {
+  tell({ kind: "arrange", arrangement });
+}
+
+/** look asks for the lines from..to, which come as `lines`. */
+export function look(from: number, to: number): void {
+  tell({ kind: "window", from, to });
+}
+
+/** valuesOf returns values that a field has in what is watched, for completion. */
+export async function valuesOf(field: string, prefix: string): Promise<string[]> {
+  const id = ++asked;
+  return await new Promise((resolve) => {
+    waiting.set(id, resolve);
+    tell({ kind: "values", id, field, prefix });
+  });
+}
+
 async function readClouds(): Promise<void> {
-  if (document.visibilityState !== "visible" || signedOut.peek()) return;
+  if (document.visibilityState !== "visible" || !watching) return;
   try {
     clouds.value = await listClouds();
     cloudsError.value = undefined;
@@ -33,30 +129,14 @@ async function readClouds(): Promise<void> {
   }
 }
 
-let watch: Stream | undefined;
-let asked = 0;
-
-function start(): void {
-  watch ??= new Stream({
-    url: "/v1/notebooks:watch?snapshot=SNAPSHOT_SKIP",
-    token,
-    onState: (state) => (connection.value = state),
-    onFrames: (frames) => {
-      const places = new Map(locations.peek());
-      const changes = new Map(imageChanges.peek());
-      for (const { location, imageChange } of frames) {
-        if (location) places.set(location.name, location);
-        if (imageChange?.name) changes.set(imageChange.name, imageChange);
-      }
-      if (frames.some((f) => f.location)) {
-        locations.value = places;
-        clearTimeout(asked);
-        asked = window.setTimeout(readClouds, 300);
-      }
-      if (frames.some((f) => f.imageChange)) imageChanges.value = changes;
-    },
-  });
-  void readClouds();
+async function askCaller(): Promise<void> {
+  try {
+    caller.value = await getCaller();
+  } catch (cause) {
+    if (!(cause instanceof ApiError) || cause.reason === "UNAUTHENTICATED") return; // the call has told the session
+    if (cause.http === 404) caller.value = { method: "METHOD_NONE", grants: [{ role: "ROLE_ADMIN", parent: "clouds/-" }] };
+    else if (!caller.peek()) setTimeout(askCaller, 2000);
+  }
 }
 
 async function ask(): Promise<void> {
@@ -69,22 +149,31 @@ async function ask(): Promise<void> {
     }
     consoleConfig.value = { auth: { required: false } };
   }
-  try {
-    caller.value = await getCaller();
-  } catch (cause) {
-    if (!(cause instanceof ApiError) || cause.reason === "UNAUTHENTICATED") return;
-    if (cause.http === 404) caller.value = { method: "METHOD_NONE", grants: [{ role: "ROLE_ADMIN", parent: "clouds/-" }] };
-    else setTimeout(ask, 2000);
-  }
+  await askCaller();
 }
 
-/** begin asks who has to sign in how, and starts the watch once somebody is. */
+/** begin asks who has to sign in how, and watches for as long as somebody may. */
 export function begin(): void {
+  worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+  worker.onmessage = (event: MessageEvent<Report>) => onReport(event.data);
   effect(() => {
-    if (signedOut.value || !caller.value?.grants?.length) {
-      watch?.close();
-      watch = undefined;
-    } else start();
+    const may = !signedOut.value && (caller.value?.grants ?? []).length > 0;
+    if (may === watching) return;
+    watching = may;
+    if (may) {
+      tell({ kind: "watch", filter: filterState.peek().filter, token: token() });
+      void readClouds();
+    } else {
+      tell({ kind: "stop" });
+      // Whoever signs in next may see something else.
+      lines.value = undefined;
+      locations.value = new Map();
+      imageChanges.value = new Map();
+      clouds.value = undefined;
+    }
+  });
+  effect(() => {
+    if (caller.value) tell({ kind: "token", token: token() }); // it may have been renewed
   });
   setInterval(readClouds, 10_000);
   document.addEventListener("visibilitychange", readClouds);
