@@ -62,6 +62,10 @@ attack: ## Attack a server in every known way for ATTACK (1m) altogether, and wi
 test-browser: ## Run the tests that need a browser (Debian: chromium).
 	$(GO) test -race -count=1 -tags browser -run '^TestBrowser' ./cmd/server/
 
+.PHONY: test-console
+test-console: build ## Run the tests of the web console in a browser (Debian: chromium; Node).
+	cd web/e2e && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm test
+
 .PHONY: test-examples
 test-examples: ## Run the examples as their READMEs say (Debian: curl jq python3-grpcio python3-protobuf chromium; Node).
 	cd examples/node && npm ci --ignore-scripts --no-audit --no-fund

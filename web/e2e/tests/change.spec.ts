@@ -1,0 +1,69 @@
+import { still } from "../fixtures/clouds.ts";
+import { expect, test } from "../fixtures/test.ts";
+
+test("an image is changed in place: plan, ticks, progress, history", async ({ page, server, clouds }) => {
+  // A notebook that runs brings a warning with it.
+  await clouds.set("core", { allow_running: true });
+  const running = (await server.notebooks({ filter: 'state = RUNNING AND cloud = core AND image.type:*' }))[0]!;
+  await page.goto(`${server.url}/#/${running.name}`);
+  await page.getByRole("link", { name: "Change image" }).click();
+  await page.getByLabel("New image").fill("registry.example.com/team/trained:7");
+  await page.getByLabel("Kind of image").selectOption("custom");
+  await page.getByLabel(/^Reason/).fill("newer weights");
+  await page.getByRole("button", { name: "Show the plan" }).click();
+  const plan = page.getByRole("region", { name: "Plan" });
+  await expect(plan).toContainText("registry.example.com/team/trained:7");
+  const change = plan.getByRole("button", { name: "Change image" });
+  await expect(change).toBeDisabled();
+  for (const box of await plan.getByRole("checkbox").all()) {
+    expect(await box.isChecked()).toBe(false);
+    await expect(change).toBeDisabled();
+    await box.check();
+  }
+  await change.click();
+  await expect(page.getByText("The image was changed.")).toBeVisible({ timeout: 20_000 });
+  expect((await server.notebook(running.name))?.image?.uri).toBe("registry.example.com/team/trained:7");
+
+  await page.getByRole("link", { name: "Image changes", exact: true }).click();
+  const entry = page.getByRole("article").first();
+  await expect(entry).toContainText("succeeded");
+  await expect(entry).toContainText("newer weights");
+  await expect(entry).toContainText("127.0.0.1");
+  await expect(entry).toContainText("trained:7");
+});
+
+test("a cloud that recreates: the new notebook takes the old one's place", async ({ page, server }) => {
+  const others = await server.notebooks({ filter: `cloud = scnet AND location = 11250` });
+  const old = others.find((n) => n.name === still.scnet)!;
+  const image = others.map((n) => n.image?.uri).find((uri) => uri && uri !== old.image?.uri)!;
+  await page.goto(`${server.url}/#/${still.scnet}/change`);
+  await page.getByLabel("New image").fill(image);
+  await page.getByRole("button", { name: "Show the plan" }).click();
+  const plan = page.getByRole("region", { name: "Plan" });
+  await expect(plan).toContainText("Another notebook is made");
+  const boxes = await plan.getByRole("checkbox").all();
+  expect(boxes.length).toBeGreaterThan(2);
+  for (const box of boxes) await box.check();
+  await plan.getByRole("button", { name: "Change image" }).click();
+  await expect(page.getByText("Another notebook has taken the old one's place.")).toBeVisible({ timeout: 30_000 });
+  await page.getByRole("link", { name: "To the new notebook" }).click();
+  await expect(page.getByRole("heading", { level: 1 })).toHaveText(old.displayName!);
+  const [done] = await server.imageChanges(`notebook = "${still.scnet}"`);
+  expect(done).toMatchObject({ phase: "PHASE_SUCCEEDED", toImage: image });
+  expect(new URL(page.url()).hash).toBe(`#/${done!.newNotebook}`);
+});
+
+test("a refusal of the cloud is told, and the image stays", async ({ page, server, clouds }) => {
+  await clouds.fault("core", { op: "change_image", mode: "code", code: "1400", effect: false });
+  const before = (await server.notebook(still.core))!.image?.uri;
+  await page.goto(`${server.url}/#/${still.core}/change`);
+  await page.getByLabel("New image").fill("registry.example.com/team/refused:1");
+  await page.getByLabel("Kind of image").selectOption("custom");
+  await page.getByRole("button", { name: "Show the plan" }).click();
+  const plan = page.getByRole("region", { name: "Plan" });
+  for (const box of await plan.getByRole("checkbox").all()) await box.check();
+  await plan.getByRole("button", { name: "Change image" }).click();
+  await expect(page.getByText("The image was not changed.")).toBeVisible({ timeout: 20_000 });
+  await expect(page.getByText("1400").first()).toBeVisible();
+  expect((await server.notebook(still.core))!.image?.uri).toBe(before);
+});

@@ -1,0 +1,123 @@
+import type { Page } from "@playwright/test";
+import { still } from "../fixtures/clouds.ts";
+import { expect, test } from "../fixtures/test.ts";
+
+const table = (page: Page) => page.getByRole("table", { name: "Notebooks, a live table" });
+const sums = (page: Page) => page.locator('.nb-sums[data-complete="true"]');
+const names = async (page: Page) => await table(page).locator(".nb-row a").evaluateAll((links) => links.map((a) => a.getAttribute("title")));
+
+test("the table is what the API says, after everything that happened", async ({ page, server, clouds }) => {
+  await page.goto(server.url);
+  await expect(sums(page)).toContainText("notebooks");
+  for (let i = 0; i < 5; i++) {
+    await clouds.step("core", 10);
+    await clouds.step("scnet", 10);
+  }
+  // Lines are there for what is in view and around it: all of so few.
+  await expect
+    .poll(async () => {
+      const truth = await server.notebooks();
+      const states = await table(page).locator(".nb-row").evaluateAll((rows) => rows.map((r) => `${r.querySelector("a")?.title} ${r.querySelector(".badge")?.textContent}`));
+      const want = truth.map((n) => `${n.name} ${(n.state ?? "STATE_UNSPECIFIED").replace("STATE_", "").replace("UNSPECIFIED", "unknown").toLowerCase()}`);
+      return JSON.stringify(states) === JSON.stringify(want) ? "the same" : { states, want };
+    })
+    .toBe("the same");
+});
+
+test("a filter is typed with proposals, and its address can be shared", async ({ page, server, context }) => {
+  await page.goto(server.url);
+  const filter = page.getByRole("combobox", { name: "Filter" });
+  await filter.pressSequentially("sta");
+  await expect(page.getByRole("listbox", { name: "Proposals" }).getByRole("option", { name: "state", exact: true })).toBeVisible();
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("Enter");
+  await expect(filter).toHaveValue("state ");
+  await filter.pressSequentially("= ST");
+  await expect(page.getByRole("option", { name: "STOPPED" })).toBeVisible();
+  await page.keyboard.press("Escape");
+  await expect(page.getByRole("listbox", { name: "Proposals" })).toBeHidden();
+  await filter.fill("state = STOPPED");
+  await page.keyboard.press("Enter");
+  const want = (await server.notebooks({ filter: "state = STOPPED" })).map((n) => n.name);
+  await expect(sums(page)).toContainText(`${want.length} notebooks match`);
+  await expect.poll(() => names(page)).toEqual(want);
+  expect(new URL(page.url()).hash).toContain("filter=state+%3D+STOPPED");
+
+  const other = await context.newPage();
+  await other.goto(page.url());
+  await expect(other.getByRole("combobox", { name: "Filter" })).toHaveValue("state = STOPPED");
+  await expect.poll(() => names(other)).toEqual(want);
+  await other.close();
+
+  await page.goBack();
+  await expect(sums(page)).toContainText(/^\d+ notebooks(?! match)/);
+});
+
+test("a wrong filter is told with its place, and the rows stay", async ({ page, server }) => {
+  await page.goto(server.url);
+  await expect(sums(page)).toContainText("notebooks");
+  const before = await names(page);
+  const filter = page.getByRole("combobox", { name: "Filter" });
+  await filter.fill("display_name = 笔 AND stat = RUNNING");
+  await page.keyboard.press("Enter");
+  const fault = page.getByRole("alert");
+  await expect(fault).toContainText("The filter cannot be understood. (at character 22)");
+  await expect(fault.locator("mark")).toHaveText("s");
+  await expect(fault).toContainText("there is no such field");
+  await expect(filter).toHaveAttribute("aria-invalid", "true");
+  expect(await names(page)).toEqual(before);
+});
+
+test("rows are grouped, folded and sorted", async ({ page, server }) => {
+  await page.goto(`${server.url}/#/?group=state`);
+  const running = (await server.notebooks({ filter: "state = RUNNING" })).map((n) => n.name);
+  const head = page.getByRole("button", { name: "running", exact: true });
+  await expect(head).toHaveAttribute("aria-expanded", "true");
+  await head.click();
+  await expect(head).toHaveAttribute("aria-expanded", "false");
+  await expect.poll(async () => (await names(page)).filter((n) => running.includes(n ?? ""))).toEqual([]);
+
+  await page.getByLabel("Group by").selectOption("nothing");
+  await page.getByRole("button", { name: "Age", exact: true }).click();
+  await expect(page.getByRole("columnheader", { name: "Age", exact: true })).toHaveAttribute("aria-sort", "ascending");
+  const byAge = (await server.notebooks({ orderBy: "create_time" })).map((n) => n.name);
+  await expect.poll(() => names(page)).toEqual(byAge);
+});
+
+test("a cloud that fails is shown, and so is that it is back", async ({ page, server, clouds }) => {
+  await page.goto(server.url);
+  const place = page.getByRole("button", { name: "core / xb3" });
+  await expect(place).toContainText("live");
+  await clouds.fault("core", { mode: "refuse" });
+  await expect(place).toContainText("unreachable", { timeout: 20_000 });
+  const row = table(page).locator(".nb-row", { has: page.locator(`a[title="${still.core}"]`) });
+  await expect(row).toContainText("As last seen: core/xb3 is unreachable");
+
+  await page.getByRole("link", { name: "Clouds" }).click();
+  const location = page.getByRole("article", { name: /xb3/ });
+  await expect(location).toContainText("unreachable");
+  await expect(location).toContainText(/left alone for a while|cannot be reached/);
+  await expect(location).toContainText(/read\s*open|half open/, { timeout: 20_000 });
+  await clouds.noFaults("core");
+  await expect(location.locator(".badge").first()).toHaveText("live", { timeout: 20_000 });
+});
+
+test("a lost server is shown and survived, and the watch goes on where it was", async ({ page, server, clouds, away }) => {
+  await page.goto(server.url);
+  await expect(sums(page)).toContainText("notebooks");
+  const before = await names(page);
+  const ids: (string | undefined)[] = [];
+  page.on("request", (r) => {
+    if (r.url().includes("notebooks:watch")) ids.push(r.headers()["last-event-id"]);
+  });
+  await expect.poll(async () => (await server.notebooks()).length).toBe(before.length);
+  away.expected = true;
+  await server.stop();
+  await expect(page.getByText("The server is lost")).toBeVisible();
+  expect(await names(page)).toEqual(before);
+  await clouds.step("core", 8);
+  await server.start();
+  await expect(page.getByText("The server is lost")).toBeHidden({ timeout: 30_000 });
+  await expect.poll(async () => JSON.stringify(await names(page)) === JSON.stringify((await server.notebooks()).map((n) => n.name)), { timeout: 20_000 }).toBe(true);
+  expect(ids.some((id) => (id ?? "").length > 20), "it came back with the token that it had").toBe(true);
+});
