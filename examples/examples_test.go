@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -165,7 +166,7 @@ var (
 // with more configuration.
 func newPlace(t *testing.T, notebooks int, more string, dial ...grpc.DialOption) *place {
 	t.Helper()
-	p := &place{dir: t.TempDir(), grpc: "127.0.0.1:0", http: "127.0.0.1:0"}
+	p := &place{dir: t.TempDir(), grpc: address(t), http: address(t)}
 	file := filepath.Join(p.dir, "clouds.yaml")
 	sim := start(t, nil, filepath.Join(programs, "cloudsim"), "-port", "0", "-pace", "0s", "-notebooks", fmt.Sprint(notebooks), "-write-config", file)
 	until(t, 20*time.Second, "the clouds are up", func() bool { return strings.Contains(sim.out.String(), "Now run") })
@@ -186,6 +187,22 @@ func newPlace(t *testing.T, notebooks int, more string, dial ...grpc.DialOption)
 	t.Cleanup(func() { _ = conn.Close() })
 	p.api = notebookv1.NewNotebookServiceClient(conn)
 	return p
+}
+
+// address returns one to listen on that stays free while the server is away: it is
+// below the ports that the system gives to whoever wants any.
+func address(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+mathrand.IntN(22_000)))
+		if err != nil {
+			continue // it is taken
+		}
+		defer func() { _ = listener.Close() }()
+		return listener.Addr().String()
+	}
+	t.Fatal("no free port")
+	return ""
 }
 
 func (p *place) dataDir() string { return filepath.Join(p.dir, "data") }
@@ -575,6 +592,8 @@ func (p *place) watch(t *testing.T, folder string, c command) {
 	before := p.list(ctx, t, watchFilter)
 	until(t, 30*time.Second, "the snapshot is stored", func() bool { return knows(t, state, before) })
 	want := difference(nil, before)
+	// What it prints comes by another way than what it stores.
+	until(t, 30*time.Second, "the snapshot is printed", func() bool { return len(events(next())) >= len(want) })
 	sameEvents(t, "snapshot", events(next()), want)
 	mark = len(w.out.String())
 
