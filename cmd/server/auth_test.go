@@ -414,7 +414,6 @@ func guardedCalls(notebook, change string) []rpc {
 			},
 		},
 		{name: "metrics", method: http.MethodGet, path: "/metrics"},
-		{name: "openapi", method: http.MethodGet, path: "/openapi.yaml"},
 	}
 }
 

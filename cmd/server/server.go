@@ -29,7 +29,6 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
-	"github.com/notebookd/notebookd/gen/openapi"
 	"github.com/notebookd/notebookd/internal/access"
 	"github.com/notebookd/notebookd/internal/imagechange"
 	"github.com/notebookd/notebookd/internal/inventory"
@@ -231,11 +230,7 @@ func (s *server) buildHTTP(ctx context.Context) error {
 	// Metrics speak of every cloud.
 	mux.Handle("GET /metrics", s.guard.protect(func(r *access.Rights) bool { return r.Everywhere(access.Viewer) },
 		promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry})))
-	mux.Handle("GET /openapi.yaml", s.guard.protect(func(r *access.Rights) bool { return !r.Nothing() },
-		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/yaml")
-			_, _ = w.Write(openapi.YAML)
-		})))
+	s.handleAPIDocs(mux)
 	if err := s.handleConsole(mux, gateway); err != nil {
 		return err
 	}

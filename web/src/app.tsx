@@ -37,7 +37,7 @@ export function App() {
           <Tab path="/" current={route.view === "notebooks"} text={t("notebooks")} />
           <Tab path="/clouds" current={route.view === "clouds"} text={t("clouds")} />
           <Tab path="/history" current={route.view === "history"} text={t("history")} />
-          <a href="/docs">{t("apiDocs")}</a>
+          <a href="/docs/">{t("apiDocs")}</a>
         </nav>
         <div class="tools">
           <Who />

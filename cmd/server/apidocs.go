@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+
+	"github.com/swaggest/swgui"
+	"github.com/swaggest/swgui/v5emb"
+
+	"github.com/notebookd/notebookd/gen/openapi"
+)
+
+// docsPath is where Swagger UI is.
+const docsPath = "/docs/"
+
+// inline finds what a page has of scripts and styles in itself.
+var inline = regexp.MustCompile(`(?s)<(script|style)>(.*?)</`)
+
+// handleAPIDocs makes a mux serve the contract, for people and for programs. It says
+// nothing of this server in particular, so nobody is asked who they are.
+func (s *server) handleAPIDocs(mux *http.ServeMux) {
+	ui := v5emb.NewHandlerWithConfig(swgui.Config{
+		Title: "notebookd", SwaggerJSON: "/openapi.yaml", BasePath: docsPath,
+		SettingsUI: map[string]string{"persistAuthorization": "false", "layout": `"BaseLayout"`, "tryItOutEnabled": "true"},
+	})
+	page := &pageOf{header: http.Header{}}
+	ui.ServeHTTP(page, &http.Request{Method: http.MethodGet, URL: &url.URL{Path: docsPath}})
+	policy := docsPolicy(page.body.Bytes())
+	mux.HandleFunc("GET /docs", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, docsPath, http.StatusMovedPermanently)
+	})
+	mux.Handle("GET "+docsPath, s.stranger(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", policy)
+		w.Header().Set("Cache-Control", "no-cache")
+		if r.URL.Path == docsPath {
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
+			_, _ = w.Write(page.body.Bytes())
+			return
+		}
+		ui.ServeHTTP(w, r)
+	})))
+	mux.Handle("GET /openapi.yaml", s.stranger(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/yaml")
+		_, _ = w.Write(openapi.YAML)
+	})))
+}
+
+// docsPolicy is what the page of Swagger UI may do: what it has in itself by its hash,
+// and calls of this server. Swagger UI gives elements a style in its markup.
+func docsPolicy(page []byte) string {
+	hashes := map[string]string{}
+	for _, found := range inline.FindAllSubmatch(page, -1) {
+		sum := sha256.Sum256(found[2])
+		hashes[string(found[1])] += fmt.Sprintf(" 'sha256-%s'", base64.StdEncoding.EncodeToString(sum[:]))
+	}
+	return "default-src 'none'; script-src 'self'" + hashes["script"] + "; style-src 'self'" + hashes["style"] +
+		"; style-src-attr 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
+
+// stranger lets everybody in, but none too often.
+func (s *server) stranger(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.guard.ofStrangers(s.guard.withPeer(r)); err != nil {
+			writeStatus(w, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// pageOf keeps an answer.
+type pageOf struct {
+	header http.Header
+	body   bytes.Buffer
+}
+
+// Header implements http.ResponseWriter.
+func (p *pageOf) Header() http.Header { return p.header }
+
+// Write implements http.ResponseWriter.
+func (p *pageOf) Write(data []byte) (int, error) { return p.body.Write(data) }
+
+// WriteHeader implements http.ResponseWriter.
+func (p *pageOf) WriteHeader(int) {}

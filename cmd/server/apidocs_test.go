@@ -1,0 +1,56 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestAPIDocs: strangers may read the contract, by themselves and in a page, which may
+// do what it consists of and no more.
+func TestAPIDocs(t *testing.T) {
+	g := startGuarded(t, nil)
+	client := g.web(t)
+	get := func(path string) *http.Response {
+		t.Helper()
+		resp, err := client.Get(g.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() })
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s", path, resp.Status)
+		}
+		return resp
+	}
+	var page, document bytes.Buffer
+	resp := get("/docs")
+	if _, err := page.ReadFrom(resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	policy := resp.Header.Get("Content-Security-Policy")
+	if got := resp.Header.Values("Content-Security-Policy"); len(got) != 1 || !strings.HasPrefix(policy, "default-src 'none'; script-src 'self' 'sha256-") || strings.Contains(policy, "unsafe-eval") {
+		t.Errorf("the policies %q", got)
+	}
+	found := inline.FindAllStringSubmatch(page.String(), -1)
+	if len(found) < 2 || !strings.Contains(page.String(), "/openapi.yaml") {
+		t.Fatalf("the page is\n%s", page.String())
+	}
+	for _, part := range found {
+		sum := sha256.Sum256([]byte(part[2]))
+		if hash := base64.StdEncoding.EncodeToString(sum[:]); !strings.Contains(policy, hash) {
+			t.Errorf("the policy forbids a %s of the page", part[1])
+		}
+	}
+	for path, kind := range map[string]string{"/docs/swagger-ui-bundle.js": "application/javascript", "/docs/swagger-ui.css": "text/css"} {
+		if got := get(path).Header.Get("Content-Type"); !strings.HasPrefix(got, kind) {
+			t.Errorf("%s is of type %q", path, got)
+		}
+	}
+	if _, err := document.ReadFrom(get("/openapi.yaml").Body); err != nil || !strings.Contains(document.String(), "/v1/notebooks:watch") {
+		t.Errorf("the document is %q, %v", document.String(), err)
+	}
+}
