@@ -163,9 +163,9 @@ check-release: ## Build a release twice, in different places, and compare.
 .PHONY: licenses
 licenses: ## Check the licences of everything that is in the programs, and list them.
 	$(GO) tool -modfile=tools/release/go.mod go-licenses check --ignore github.com/notebookd/notebookd \
-		--disallowed_types forbidden,restricted,unknown ./cmd/server ./cmd/cloudsim
+		--disallowed_types forbidden,restricted,unknown ./cmd/server ./cmd/cloudsim ./cmd/notebookctl
 	$(GO) tool -modfile=tools/release/go.mod go-licenses report --ignore github.com/notebookd/notebookd \
-		./cmd/server ./cmd/cloudsim 2>/dev/null
+		./cmd/server ./cmd/cloudsim ./cmd/notebookctl 2>/dev/null
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities in what the programs call.

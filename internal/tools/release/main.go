@@ -24,7 +24,7 @@ import (
 )
 
 // programs are the folders of cmd/ that are handed out.
-var programs = []string{"server", "cloudsim"}
+var programs = []string{"server", "cloudsim", "notebookctl"}
 
 // release is what is made, and of what.
 type release struct {
