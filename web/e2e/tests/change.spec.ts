@@ -66,4 +66,26 @@ test("a refusal of the cloud is told, and the image stays", async ({ page, serve
   await expect(page.getByText("The image was not changed.")).toBeVisible({ timeout: 20_000 });
   await expect(page.getByText("1400").first()).toBeVisible();
   expect((await server.notebook(still.core))!.image?.uri).toBe(before);
+  const [failed] = await server.imageChanges(`notebook = "${still.core}"`);
+  expect(failed).toMatchObject({ phase: "PHASE_FAILED", toImage: "registry.example.com/team/refused:1" });
+});
+
+test("a notebook that changed since the plan is planned again, and goes back to the image before", async ({ page, server }) => {
+  const before = (await server.notebook(still.core))!.image!;
+  await page.goto(`${server.url}/#/${still.core}/change`);
+  await page.getByLabel("New image").fill("registry.example.com/team/mine:1");
+  await page.getByLabel("Kind of image").selectOption("custom");
+  await page.getByRole("button", { name: "Show the plan" }).click();
+  const plan = page.getByRole("region", { name: "Plan" });
+  const change = plan.getByRole("button", { name: "Change image" });
+  await expect(change).toBeEnabled();
+  const other = await server.changeImage(still.core, { image: "registry.example.com/team/theirs:1", imageType: "custom" });
+  expect(other.status).toBe(200);
+  await change.click();
+  await expect(page.getByText("The notebook has changed meanwhile.").first()).toBeVisible({ timeout: 20_000 });
+  expect((await server.notebook(still.core))!.image?.uri).toBe("registry.example.com/team/theirs:1");
+
+  await page.goto(`${server.url}/#/history`);
+  await page.getByRole("link", { name: /previous image/ }).first().click();
+  await expect(page.getByLabel("New image")).toHaveValue(before.uri!);
 });

@@ -23,22 +23,23 @@ for (const colorScheme of ["light", "dark"] as const) {
   }
 }
 
-test("the language is the browser's, can be changed, and is remembered", async ({ browser, server }) => {
-  const context = await browser.newContext({ locale: "zh-CN" });
-  const page = await context.newPage();
-  await page.goto(server.url);
-  await expect(page.locator("html")).toHaveAttribute("lang", "zh-CN");
-  await expect(page.getByRole("heading", { level: 1 })).toHaveText("笔记本");
-  await expect(page.getByText(/共 \d+ 个笔记本/)).toBeVisible();
-  for (const at of ["/clouds", "/history"]) {
-    await page.goto(`${server.url}/#${at}`);
-    await expect(page.getByRole("heading", { level: 1 })).toHaveText(/^[\p{Script=Han}]+$/u);
-  }
-  await page.getByRole("button", { name: "Show in English" }).click();
-  await expect(page.locator("html")).toHaveAttribute("lang", "en");
-  await page.reload();
-  await expect(page.getByRole("heading", { level: 1 })).toHaveText("Image changes");
-  await context.close();
+test.describe("where the browser speaks Chinese", () => {
+  test.use({ locale: "zh-CN" });
+
+  test("so does the page, until somebody chooses, which is remembered", async ({ page, server }) => {
+    await page.goto(server.url);
+    await expect(page.locator("html")).toHaveAttribute("lang", "zh-CN");
+    await expect(page.getByRole("heading", { level: 1 })).toHaveText("笔记本");
+    await expect(page.getByText(/共 \d+ 个笔记本/)).toBeVisible();
+    for (const at of ["/clouds", "/history"]) {
+      await page.goto(`${server.url}/#${at}`);
+      await expect(page.getByRole("heading", { level: 1 })).toHaveText(/^[\p{Script=Han}]+$/u);
+    }
+    await page.getByRole("button", { name: "Show in English" }).click();
+    await expect(page.locator("html")).toHaveAttribute("lang", "en");
+    await page.reload();
+    await expect(page.getByRole("heading", { level: 1 })).toHaveText("Image changes");
+  });
 });
 
 test("light and dark are the system's until somebody chooses", async ({ page, server }) => {

@@ -1,27 +1,30 @@
 import type { Page } from "@playwright/test";
 import { still } from "../fixtures/clouds.ts";
+import type { Server } from "../fixtures/server.ts";
 import { expect, test } from "../fixtures/test.ts";
 
 const table = (page: Page) => page.getByRole("table", { name: "Notebooks, a live table" });
 const sums = (page: Page) => page.locator('.nb-sums[data-complete="true"]');
+
+/** The rows as `name state`, as the table and as the API has them. */
+const rows = async (page: Page) =>
+  await table(page).locator(".nb-row").evaluateAll((all) => all.map((r) => `${r.querySelector("a")?.title} ${r.querySelector(".badge")?.textContent}`));
+const truth = async (server: Server) =>
+  (await server.notebooks()).map((n) => `${n.name} ${(n.state ?? "STATE_UNSPECIFIED").replace("STATE_", "").replace("UNSPECIFIED", "unknown").toLowerCase()}`);
 const names = async (page: Page) => await table(page).locator(".nb-row a").evaluateAll((links) => links.map((a) => a.getAttribute("title")));
 
 test("the table is what the API says, after everything that happened", async ({ page, server, clouds }) => {
   await page.goto(server.url);
   await expect(sums(page)).toContainText("notebooks");
+  const before = await truth(server);
+  await expect.poll(() => rows(page)).toEqual(before);
   for (let i = 0; i < 5; i++) {
     await clouds.step("core", 10);
     await clouds.step("scnet", 10);
   }
+  await expect.poll(() => truth(server)).not.toEqual(before);
   // Lines are there for what is in view and around it: all of so few.
-  await expect
-    .poll(async () => {
-      const truth = await server.notebooks();
-      const states = await table(page).locator(".nb-row").evaluateAll((rows) => rows.map((r) => `${r.querySelector("a")?.title} ${r.querySelector(".badge")?.textContent}`));
-      const want = truth.map((n) => `${n.name} ${(n.state ?? "STATE_UNSPECIFIED").replace("STATE_", "").replace("UNSPECIFIED", "unknown").toLowerCase()}`);
-      return JSON.stringify(states) === JSON.stringify(want) ? "the same" : { states, want };
-    })
-    .toBe("the same");
+  await expect.poll(async () => (JSON.stringify(await rows(page)) === JSON.stringify(await truth(server)) ? "the same" : await rows(page))).toBe("the same");
 });
 
 test("a filter is typed with proposals, and its address can be shared", async ({ page, server, context }) => {
@@ -102,22 +105,26 @@ test("a cloud that fails is shown, and so is that it is back", async ({ page, se
   await expect(location.locator(".badge").first()).toHaveText("live", { timeout: 20_000 });
 });
 
-test("a lost server is shown and survived, and the watch goes on where it was", async ({ page, server, clouds, away }) => {
+test("a lost server is shown and survived, and the watch goes on where it was", async ({ page, context, server, clouds, away }) => {
   await page.goto(server.url);
   await expect(sums(page)).toContainText("notebooks");
-  const before = await names(page);
+  const before = await truth(server);
+  expect(before.length).toBeGreaterThan(10);
+  await expect.poll(() => rows(page)).toEqual(before);
+  // Of the watches that are answered: with which token they came.
   const ids: (string | undefined)[] = [];
-  page.on("request", (r) => {
-    if (r.url().includes("notebooks:watch")) ids.push(r.headers()["last-event-id"]);
+  context.on("response", (r) => {
+    if (r.url().includes("notebooks:watch") && r.ok()) ids.push(r.request().headers()["last-event-id"]);
   });
-  await expect.poll(async () => (await server.notebooks()).length).toBe(before.length);
   away.expected = true;
   await server.stop();
   await expect(page.getByText("The server is lost")).toBeVisible();
-  expect(await names(page)).toEqual(before);
+  expect(await rows(page)).toEqual(before);
   await clouds.step("core", 8);
   await server.start();
   await expect(page.getByText("The server is lost")).toBeHidden({ timeout: 30_000 });
-  await expect.poll(async () => JSON.stringify(await names(page)) === JSON.stringify((await server.notebooks()).map((n) => n.name)), { timeout: 20_000 }).toBe(true);
-  expect(ids.some((id) => (id ?? "").length > 20), "it came back with the token that it had").toBe(true);
+  await expect.poll(() => truth(server)).not.toEqual(before);
+  await expect.poll(async () => JSON.stringify(await rows(page)) === JSON.stringify(await truth(server)), { timeout: 20_000 }).toBe(true);
+  expect(ids.length).toBeGreaterThan(0);
+  expect(ids.filter((id) => (id ?? "").length < 20), "it came back with the token that it had").toEqual([]);
 });

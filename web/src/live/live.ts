@@ -33,6 +33,9 @@ export const filterState = signal<{ filter: string; error: ApiError | undefined;
 
 const errorOf = (error: SentError) => new ApiError(error.http, error.status);
 
+/** How many image changes are remembered; older ones are in the history. */
+const mostChanges = 500;
+
 let worker: Worker | undefined;
 let watching = false;
 const waiting = new Map<number, (values: string[]) => void>();
@@ -82,6 +85,10 @@ function onReport(report: Report): void {
       if (report.imageChanges.length > 0) {
         const changes = new Map(imageChanges.peek());
         for (const change of report.imageChanges) if (change.name) changes.set(change.name, change);
+        for (const name of changes.keys()) {
+          if (changes.size <= mostChanges) break;
+          changes.delete(name); // the oldest first
+        }
         imageChanges.value = changes;
       }
       break;
@@ -122,7 +129,9 @@ export async function valuesOf(field: string, prefix: string): Promise<string[]>
 async function readClouds(): Promise<void> {
   if (document.visibilityState !== "visible" || !watching) return;
   try {
-    clouds.value = await listClouds();
+    const told = await listClouds();
+    if (!watching) return; // somebody has signed out since
+    clouds.value = told;
     cloudsError.value = undefined;
   } catch (cause) {
     if (cause instanceof ApiError) cloudsError.value = cause;

@@ -43,6 +43,15 @@ describe("Store", () => {
     expect(names(store)).toEqual([notebook(3).name]);
   });
 
+  test("what is deleted while the first snapshot is cut off is gone", () => {
+    const store = new Store();
+    store.again();
+    store.apply([told("TYPE_ADDED", notebook(1), true), told("TYPE_ADDED", notebook(2), true)]);
+    store.again();
+    store.apply([told("TYPE_ADDED", notebook(2), true), end]);
+    expect(names(store)).toEqual([notebook(2).name]);
+  });
+
   test("rows are sorted by what is asked for, and by name between equals", () => {
     const store = new Store();
     store.apply([told("TYPE_ADDED", notebook(2, "STATE_STOPPED")), told("TYPE_ADDED", notebook(1, "STATE_STOPPED")), told("TYPE_ADDED", notebook(3, "STATE_CREATING")), end]);

@@ -175,12 +175,13 @@ export class Store {
     return dirty;
   }
 
-  /** again is called when a watch is opened that begins with a snapshot, without a reset. */
+  /**
+   * again is called when a watch is opened that begins with a snapshot, without a reset.
+   * What an earlier snapshot told before it was cut off may be gone.
+   */
   again(): void {
-    if (this.#told === undefined) {
-      this.#told = new Set();
-      this.#complete = false;
-    }
+    this.#told = new Set();
+    this.#complete = false;
   }
 
   arrange(arrangement: Arrangement): void {

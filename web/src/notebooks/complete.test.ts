@@ -36,4 +36,6 @@ test("a term is added so that it holds for all of the filter", () => {
   expect(and("b = 2", "a = 1")).toBe("b = 2 AND a = 1");
   expect(and("b = 2 OR c = 3", "a = 1")).toBe("(b = 2 OR c = 3) AND a = 1");
   expect(and("a = 1", "a = 1")).toBe("a = 1");
+  expect(and("b = 2 AND a = 1", "a = 1")).toBe("b = 2 AND a = 1");
+  expect(and("NOT a = 1", "a = 1")).toBe("NOT a = 1 AND a = 1");
 });

@@ -113,6 +113,6 @@ export async function proposals(text: string, caret: number, values: (field: str
 export function and(filter: string, term: string): string {
   const text = filter.trim();
   if (text === "") return term;
-  if (text.includes(term)) return text;
+  if (text.split(/\s+AND\s+/).includes(term)) return text;
   return `${/\bOR\b/.test(text) ? `(${text})` : text} AND ${term}`;
 }

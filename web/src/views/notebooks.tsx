@@ -1,3 +1,4 @@
+import { Fragment } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import type { Cloud, Location } from "../api/types";
 import { t as common } from "../i18n/common";
@@ -118,12 +119,12 @@ function Strip() {
   return (
     <section class="nb-strip" aria-label={t("locations")}>
       {(clouds.value ?? []).map((cloud) => (
-        <>
-          {cloud.reason ? <Broken key={cloud.name} cloud={cloud} /> : null}
+        <Fragment key={cloud.name}>
+          {cloud.reason ? <Broken cloud={cloud} /> : null}
           {(cloud.locations ?? []).map((l) => (
             <Place key={l.name} location={newest(l)} />
           ))}
-        </>
+        </Fragment>
       ))}
     </section>
   );
@@ -145,10 +146,9 @@ function Broken({ cloud }: { cloud: Cloud }) {
 
 function Place({ location }: { location: Location }) {
   const [, cloud = "", , id = ""] = location.name.split("/");
-  const term = `location = ${id} AND cloud = ${cloud}`;
   const label = `${cloud} / ${id}`;
   return (
-    <button type="button" class="nb-place" title={t("onlyLocation", { location: label })} onClick={() => setParams({ filter: and(place.value.params.get("filter") ?? "", term) }, true)}>
+    <button type="button" class="nb-place" title={t("onlyLocation", { location: label })} onClick={() => setParams({ filter: and(and(place.value.params.get("filter") ?? "", `cloud = ${cloud}`), `location = ${id}`) }, true)}>
       <span>
         <strong>{label}</strong> <span class="muted">{location.displayName}</span>
       </span>
