@@ -1,3 +1,4 @@
+import { computed } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { locale } from "../i18n";
 import { t } from "../i18n/notebooks";
@@ -21,7 +22,7 @@ const columns: { key: SortKey; word: "state" | "name" | "location" | "image" | "
   { key: "expires", word: "expires" },
 ];
 
-const beyond = 30; // lines that are there above and below what is in view
+const beyond = 16; // lines that are there above and below what is in view
 
 /** Table shows the lines that are in view, of however many. */
 export function Table({ arrangement, sort, fold }: { arrangement: Arrangement; sort: (key: SortKey) => void; fold: (head: string) => void }) {
@@ -149,14 +150,14 @@ function RowLine({ row, index, top }: { row: Row; index: number; top: { transfor
       <div role="cell" class="c-owner mono" title={row.owner}>
         <span class="nb-cut">{row.owner || "–"}</span>
       </div>
-      <div role="cell" class="c-created">{row.created ? ago(Math.min(row.created, minute()), minute()) : "–"}</div>
-      <div role="cell" class="c-expires">{row.expires ? ago(row.expires, minute()) : "–"}</div>
+      <div role="cell" class="c-created">{row.created ? ago(Math.min(row.created, tick.value), tick.value) : "–"}</div>
+      <div role="cell" class="c-expires">{row.expires ? ago(row.expires, tick.value) : "–"}</div>
     </div>
   );
 }
 
 /** The time to ten seconds: ages of rows need not be painted more often. */
-const minute = () => Math.floor(now.value / 10_000) * 10_000;
+const tick = computed(() => Math.floor(now.value / 10_000) * 10_000);
 
 /** shortImage leaves out the registry, which is long and mostly the same. */
 export function shortImage(image: string): string {
