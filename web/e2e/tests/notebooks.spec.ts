@@ -3,6 +3,9 @@ import { still } from "../fixtures/clouds.ts";
 import type { Server } from "../fixtures/server.ts";
 import { expect, test } from "../fixtures/test.ts";
 
+// High enough for every row: those out of view need not be there.
+test.use({ viewport: { width: 1440, height: 2400 } });
+
 const table = (page: Page) => page.getByRole("table", { name: "Notebooks, a live table" });
 const sums = (page: Page) => page.locator('.nb-sums[data-complete="true"]');
 
@@ -23,7 +26,6 @@ test("the table is what the API says, after everything that happened", async ({ 
     await clouds.step("scnet", 10);
   }
   await expect.poll(() => truth(server)).not.toEqual(before);
-  // Lines are there for what is in view and around it: all of so few.
   await expect.poll(async () => (JSON.stringify(await rows(page)) === JSON.stringify(await truth(server)) ? "the same" : await rows(page))).toBe("the same");
 });
 
