@@ -66,6 +66,10 @@ test-browser: ## Run the tests that need a browser (Debian: chromium).
 test-console: build ## Run the tests of the web console in a browser (Debian: chromium; Node).
 	cd web/e2e && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm test
 
+.PHONY: test-docs
+test-docs: ## Run the commands of README.md and docs/ and compare what they print (Debian: curl).
+	$(GO) test -count=1 -tags docs ./docs/
+
 .PHONY: test-examples
 test-examples: ## Run the examples as their READMEs say (Debian: curl jq python3-grpcio python3-protobuf chromium; Node).
 	cd examples/node && npm ci --ignore-scripts --no-audit --no-fund

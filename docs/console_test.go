@@ -1,0 +1,246 @@
+//go:build docs
+
+package docs_test
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// ellipsis stands for anything within a line, and by itself for any number of lines.
+const ellipsis = "…"
+
+// block is a console block of a page.
+type block struct {
+	line     int // of its first line
+	shown    []string
+	notRun   string // why, if it is not
+	commands []command
+}
+
+// command is a command line of a page, and what the page says becomes of it.
+type command struct {
+	line        int
+	text        string
+	output      []string // none: whatever it prints
+	code        int      // -1: not told
+	interrupted bool     // the page ends it with ctrl-C
+}
+
+var (
+	notRunComment = regexp.MustCompile(`^<!-- not run:(.*)-->$`)
+	exitCode      = regexp.MustCompile(`^# exit code (\d+)$`)
+)
+
+// parse finds the console blocks of a page. Its errors begin with the number of a line.
+func parse(page string) ([]block, error) {
+	var (
+		blocks []block
+		fence  string // of the block that a line is in
+		inside *block // that block, if it is a console block
+		before string // the line before
+	)
+	for i, line := range strings.Split(page, "\n") {
+		switch n := i + 1; {
+		case fence == "" && strings.HasPrefix(line, "```"):
+			rest := strings.TrimLeft(line, "`")
+			fence = line[:len(line)-len(rest)]
+			if rest != "console" {
+				break
+			}
+			inside = &block{line: n + 1}
+			if said := notRunComment.FindStringSubmatch(before); said != nil {
+				if inside.notRun = strings.TrimSpace(said[1]); inside.notRun == "" {
+					return nil, fmt.Errorf("%d: it is not said why the block is not run", n)
+				}
+			}
+		case fence == "":
+		case line == fence:
+			if inside != nil {
+				if err := inside.split(); err != nil {
+					return nil, err
+				}
+				blocks = append(blocks, *inside)
+			}
+			fence, inside = "", nil
+		case inside != nil:
+			inside.shown = append(inside.shown, line)
+		}
+		before = line
+	}
+	if fence != "" {
+		return nil, errors.New("the last block has no end")
+	}
+	return blocks, nil
+}
+
+// split splits what a block shows into its commands.
+func (b *block) split() error {
+	for i, line := range b.shown {
+		n := b.line + i
+		if text, ok := strings.CutPrefix(line, "$ "); ok {
+			b.commands = append(b.commands, command{line: n, text: text, code: -1})
+			continue
+		}
+		if len(b.commands) == 0 {
+			return fmt.Errorf("%d: output of no command", n)
+		}
+		c := &b.commands[len(b.commands)-1]
+		if c.code >= 0 || c.interrupted {
+			return fmt.Errorf("%d: output after the end of its command", n)
+		}
+		if more, ok := strings.CutPrefix(line, "> "); ok && len(c.output) == 0 {
+			c.text += "\n" + more
+		} else if said := exitCode.FindStringSubmatch(line); said != nil {
+			code, err := strconv.Atoi(said[1])
+			if err != nil {
+				return fmt.Errorf("%d: %w", n, err)
+			}
+			c.code = code
+		} else if line == "^C" {
+			c.interrupted = true
+		} else {
+			c.output = append(c.output, line)
+		}
+	}
+	if len(b.commands) == 0 {
+		return fmt.Errorf("%d: a console block without a command", b.line)
+	}
+	return nil
+}
+
+// lines are the lines of an output. Nobody sees spaces at the end of a line, nor empty lines at the end.
+func lines(output string) []string {
+	var all []string
+	for _, l := range strings.Split(strings.TrimRight(output, " \t\r\n"), "\n") {
+		all = append(all, strings.TrimRight(l, " \t\r"))
+	}
+	return all
+}
+
+// match compares what is shown with what was printed, and says which line of what
+// is shown is the first that does not come.
+func match(shown, printed []string) error {
+	// at[j] says that what is shown so far can be the first j lines printed.
+	at := make([]bool, len(printed)+1)
+	at[0] = true
+	for i, want := range shown {
+		next := make([]bool, len(printed)+1)
+		possible := false
+		for j := range next {
+			if strings.TrimSpace(want) == ellipsis {
+				next[j] = at[j] || j > 0 && next[j-1]
+			} else {
+				next[j] = j > 0 && at[j-1] && matchLine(want, printed[j-1])
+			}
+			possible = possible || next[j]
+		}
+		if !possible {
+			return fmt.Errorf("line %d of what is shown was not printed there: %q", i+1, want)
+		}
+		at = next
+	}
+	if !at[len(printed)] {
+		return errors.New("more was printed than is shown")
+	}
+	return nil
+}
+
+// matchLine compares a line, in which an ellipsis is anything, also nothing.
+func matchLine(want, got string) bool {
+	parts := strings.Split(strings.TrimRight(want, " \t"), ellipsis)
+	if len(parts) == 1 {
+		return parts[0] == got
+	}
+	last := len(parts) - 1
+	if !strings.HasPrefix(got, parts[0]) {
+		return false
+	}
+	got = got[len(parts[0]):]
+	for _, p := range parts[1:last] {
+		i := strings.Index(got, p)
+		if i < 0 {
+			return false
+		}
+		got = got[i+len(p):]
+	}
+	return strings.HasSuffix(got, parts[last])
+}
+
+func TestMatch(t *testing.T) {
+	for _, c := range []struct {
+		name, shown, printed string
+		want                 bool
+	}{
+		{"the same", "a\nb", "a\nb", true},
+		{"another line", "a\nb", "a\nc", false},
+		{"a line too few", "a\nb", "a", false},
+		{"a line too many", "a", "a\nb", false},
+		{"another order", "a\nb", "b\na", false},
+		{"an empty line within", "a\n\nb", "a\nb", false},
+		{"spaces at the end", "a  ", "a \n\n", true},
+		{"spaces within", "a  b", "a b", false},
+		{"anything within a line", "a … c", "a b b c", true},
+		{"nothing within a line", "a…c", "ac", true},
+		{"not more than a line", "a…c", "a\nc", false},
+		{"another beginning", "a…c", "bc", false},
+		{"another end", "a…c", "ab", false},
+		{"beginning and end do not overlap", "ab…ba", "aba", false},
+		{"twice in a line", "a…b…c", "a1b2c", true},
+		{"twice, in another order", "a…c…b…d", "a b c d", false},
+		{"twice, and the last one is at the end", "…b…b", "ab", false},
+		{"no pattern", "a.*c", "abc", false},
+		{"any number of lines", "a\n…\nd", "a\nb\nc\nd", true},
+		{"no lines", "a\n…\nb", "a\nb", true},
+		{"lines at the beginning", "…\nc", "a\nb\nc", true},
+		{"lines at the end", "a\n…", "a\nb\nc", true},
+		{"lines, but not the one after them", "a\n…\nd", "a\nb\nc", false},
+		{"lines, and more after the last", "…\nb", "a\nb\nc", false},
+		{"the first that fits is not the right one", "…\na\nb", "a\na\nb", true},
+		{"twice any number of lines", "…\nb\n…\nd", "a\nb\nc\nd", true},
+		{"nothing was printed", "a", "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := match(strings.Split(c.shown, "\n"), lines(c.printed)); (err == nil) != c.want {
+				t.Errorf("match(%q, %q) = %v, want a match: %v", c.shown, c.printed, err, c.want)
+			}
+		})
+	}
+}
+
+func TestParse(t *testing.T) {
+	page := "text\n```sh\n$ not a console block\n```\n```console\n$ a \\\n>   b\nout\n> out\n$ c\n$ d\n# exit code 3\n$ e\nx\n^C\n```\n" +
+		"<!-- not run: a reason -->\n```console\n$ f\n```\n"
+	blocks, err := parse(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(blocks) != 2 || len(blocks[0].commands) != 4 || blocks[0].notRun != "" || blocks[1].notRun != "a reason" {
+		t.Fatalf("%+v", blocks)
+	}
+	for i, want := range []command{
+		{line: 6, text: "a \\\n  b", output: []string{"out", "> out"}, code: -1},
+		{line: 10, text: "c", code: -1},
+		{line: 11, text: "d", code: 3},
+		{line: 13, text: "e", output: []string{"x"}, code: -1, interrupted: true},
+	} {
+		if got := blocks[0].commands[i]; fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+			t.Errorf("command %d: %+v, want %+v", i, got, want)
+		}
+	}
+	for name, page := range map[string]string{
+		"output of no command": "```console\nout\n```",
+		"no command":           "```console\n```",
+		"no end":               "```console\n$ a",
+		"no reason":            "<!-- not run: -->\n```console\n$ a\n```",
+		"output after its end": "```console\n$ a\n# exit code 1\nout\n```",
+	} {
+		if blocks, err := parse(page); err == nil {
+			t.Errorf("%s: no error, and %+v", name, blocks)
+		}
+	}
+}
