@@ -333,10 +333,11 @@ func (s *sandbox) check(ctx context.Context, c command) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	ended := make(chan struct{})
+	ended := make(chan struct{}) // closed below, once the command has
+	var reader sync.WaitGroup
 	if c.interrupted {
 		// It goes on for ever, until whoever reads the page has seen what it shows.
-		go func() {
+		reader.Go(func() {
 			for match(append(c.output, ellipsis), lines(s.back.Replace(out.String()))) != nil {
 				select {
 				case <-ended:
@@ -345,10 +346,11 @@ func (s *sandbox) check(ctx context.Context, c command) error {
 				}
 			}
 			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
-		}()
+		})
 	}
 	_ = cmd.Wait()
 	close(ended)
+	reader.Wait()
 	printed := lines(s.back.Replace(out.String()))
 	all := strings.Join(printed, "\n")
 	if ctx.Err() != nil {

@@ -610,6 +610,9 @@ func (p *place) watch(t *testing.T, folder string, c command) {
 	if !slices.ContainsFunc(want, func(e string) bool { return strings.HasPrefix(e, "ADDED") }) || !slices.ContainsFunc(want, func(e string) bool { return strings.HasPrefix(e, "MODIFIED") }) {
 		t.Fatalf("the story has %v while the server is away: nothing was added, or modified", want)
 	}
+	// What follows is what the README shows, in its order: first what was missed, then
+	// what happens while the watch is there again.
+	until(t, 30*time.Second, "what was missed is printed", func() bool { return len(events(next())) >= len(want) })
 	p.change(t, "registry.example.com/team/a:1")
 	printed := told("registry.example.com/team/a:1")
 	sameEvents(t, "restart of the server", events(printed), append(want, "MODIFIED "+changeable))

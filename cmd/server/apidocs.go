@@ -5,11 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"regexp"
+	"strings"
 
 	"github.com/swaggest/swgui"
+	"github.com/swaggest/swgui/v5/static"
 	"github.com/swaggest/swgui/v5emb"
 
 	"github.com/notebookd/notebookd/gen/openapi"
@@ -22,8 +25,9 @@ const docsPath = "/docs/"
 var inline = regexp.MustCompile(`(?s)<(script|style)>(.*?)</`)
 
 // handleAPIDocs makes a mux serve the contract, for people and for programs. It says
-// nothing of this server in particular, so nobody is asked who they are.
-func (s *server) handleAPIDocs(mux *http.ServeMux) {
+// nothing of this server in particular, so nobody is asked who they are. What Swagger
+// UI has not is answered by otherwise.
+func (s *server) handleAPIDocs(mux *http.ServeMux, otherwise http.Handler) {
 	ui := v5emb.NewHandlerWithConfig(swgui.Config{
 		Title: "notebookd", SwaggerJSON: "/openapi.yaml", BasePath: docsPath,
 		SettingsUI: map[string]string{"persistAuthorization": "false", "layout": `"BaseLayout"`, "tryItOutEnabled": "true"},
@@ -31,10 +35,12 @@ func (s *server) handleAPIDocs(mux *http.ServeMux) {
 	page := &pageOf{header: http.Header{}}
 	ui.ServeHTTP(page, &http.Request{Method: http.MethodGet, URL: &url.URL{Path: docsPath}})
 	policy := docsPolicy(page.body.Bytes())
-	mux.HandleFunc("GET /docs", func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, docsPath, http.StatusMovedPermanently)
-	})
+	mux.Handle("GET /docs", s.stranger(http.RedirectHandler(docsPath, http.StatusMovedPermanently)))
 	mux.Handle("GET "+docsPath, s.stranger(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !docsHave(strings.TrimPrefix(r.URL.Path, docsPath)) {
+			otherwise.ServeHTTP(w, r)
+			return
+		}
 		w.Header().Set("Content-Security-Policy", policy)
 		w.Header().Set("Cache-Control", "no-cache")
 		if r.URL.Path == docsPath {
@@ -48,6 +54,20 @@ func (s *server) handleAPIDocs(mux *http.ServeMux) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(openapi.YAML)
 	})))
+}
+
+// docsHave reports whether there is such a file below docsPath: the page, or one of
+// Swagger UI, which has most of them compressed.
+func docsHave(name string) bool {
+	if name == "" {
+		return true
+	}
+	for _, form := range []string{name, name + ".gz"} {
+		if info, err := fs.Stat(static.FS, form); err == nil && !info.IsDir() {
+			return true
+		}
+	}
+	return false
 }
 
 // docsPolicy is what the page of Swagger UI may do: what it has in itself by its hash,

@@ -53,4 +53,43 @@ func TestAPIDocs(t *testing.T) {
 	if _, err := document.ReadFrom(get("/openapi.yaml").Body); err != nil || !strings.Contains(document.String(), "/v1/notebooks:watch") {
 		t.Errorf("the document is %q, %v", document.String(), err)
 	}
+	// What is not there is told as everywhere else.
+	for _, path := range []string{"/docs/none", "/docs/..%2fopenapi.yaml", "/docs/%00"} {
+		resp, err := client.Get(g.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var body bytes.Buffer
+		_, _ = body.ReadFrom(resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusNotFound || !strings.Contains(body.String(), "OPERATION_NOT_SUPPORTED") {
+			t.Errorf("%s: %s: %s", path, resp.Status, body.String())
+		}
+	}
+}
+
+// TestAPIDocsAreLimited: whoever asks for the contract too often is told to wait, also
+// where the page has moved.
+func TestAPIDocsAreLimited(t *testing.T) {
+	g := startGuarded(t, func(text string) string {
+		return strings.Replace(text, "limits: {calls_per_second: 1000000}", "limits: {calls_per_second: 0.001, burst: 2}", 1)
+	})
+	client := g.web(t)
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	refused := map[string]bool{}
+	for range 4 {
+		for _, path := range []string{"/docs", "/docs/", "/openapi.yaml"} {
+			resp, err := client.Get(g.url + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			refused[path] = resp.StatusCode == http.StatusTooManyRequests
+		}
+	}
+	for path, so := range refused {
+		if !so {
+			t.Errorf("%s is answered however often it is asked for", path)
+		}
+	}
 }

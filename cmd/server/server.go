@@ -230,7 +230,7 @@ func (s *server) buildHTTP(ctx context.Context) error {
 	// Metrics speak of every cloud.
 	mux.Handle("GET /metrics", s.guard.protect(func(r *access.Rights) bool { return r.Everywhere(access.Viewer) },
 		promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry})))
-	s.handleAPIDocs(mux)
+	s.handleAPIDocs(mux, gateway)
 	if err := s.handleConsole(mux, gateway); err != nil {
 		return err
 	}
