@@ -96,8 +96,7 @@ live: ## List real clouds, read-only, if their credentials are in the environmen
 .PHONY: proto
 proto: third-party ## Regenerate gen/ from proto/.
 	rm -rf gen
-	$(BUF) generate
-	cp internal/tools/openapi.go.txt gen/openapi/openapi.go
+	@./internal/tools/generate.sh .
 
 # The contract's imports, printed from pinned Go modules: no schema registry.
 .PHONY: third-party
@@ -133,6 +132,10 @@ check: third-party ## Check format, vet, lint, the contract, and that generated 
 	@./internal/tools/check-docs.sh
 	@echo "== deploy"
 	@$(MAKE) --no-print-directory check-deploy
+
+.PHONY: check-openapi
+check-openapi: ## Lint the OpenAPI document (needs Node).
+	cd tools/openapi && npm ci --ignore-scripts --no-audit --no-fund && npm run lint
 
 # Go alone builds and checks everything but what is built of web/: that needs Node.
 .PHONY: check-web

@@ -10,11 +10,13 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/swaggest/swgui"
 	"github.com/swaggest/swgui/v5/static"
 	"github.com/swaggest/swgui/v5emb"
 
+	"github.com/notebookd/notebookd/gen/descriptor"
 	"github.com/notebookd/notebookd/gen/openapi"
 )
 
@@ -50,10 +52,20 @@ func (s *server) handleAPIDocs(mux *http.ServeMux, otherwise http.Handler) {
 		}
 		ui.ServeHTTP(w, r)
 	})))
-	mux.Handle("GET /openapi.yaml", s.stranger(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/yaml")
-		_, _ = w.Write(openapi.YAML)
-	})))
+	mux.Handle("GET /openapi.yaml", s.stranger(file("application/yaml", openapi.YAML)))
+	mux.Handle("GET /notebook.binpb", s.stranger(file("application/x-protobuf", descriptor.Set)))
+}
+
+// file serves a file that stays the same while the server runs.
+func file(contentType string, data []byte) http.Handler {
+	sum := sha256.Sum256(data)
+	tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		w.Header().Set("Cache-Control", "no-cache") // until it is asked whether it is still the same
+		w.Header().Set("ETag", tag)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+	})
 }
 
 // docsHave reports whether there is such a file below docsPath: the page, or one of

@@ -7,6 +7,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 )
 
 // TestAPIDocs: strangers may read the contract, by themselves and in a page, which may
@@ -53,6 +58,39 @@ func TestAPIDocs(t *testing.T) {
 	if _, err := document.ReadFrom(get("/openapi.yaml").Body); err != nil || !strings.Contains(document.String(), "/v1/notebooks:watch") {
 		t.Errorf("the document is %q, %v", document.String(), err)
 	}
+	var set descriptorpb.FileDescriptorSet
+	var binary bytes.Buffer
+	if _, err := binary.ReadFrom(get("/notebook.binpb").Body); err != nil {
+		t.Fatal(err)
+	}
+	if err := proto.Unmarshal(binary.Bytes(), &set); err != nil {
+		t.Fatal(err)
+	}
+	files, err := protodesc.NewFiles(&set) // fails when an import is missing
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []protoreflect.FullName{"notebook.v1.NotebookService.Watch", "google.rpc.ErrorInfo"} {
+		if _, err := files.FindDescriptorByName(name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Who has them already is told so.
+	for _, path := range []string{"/openapi.yaml", "/notebook.binpb"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.url+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("If-None-Match", get(path).Header.Get("ETag"))
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusNotModified {
+			t.Errorf("%s again: %s", path, resp.Status)
+		}
+	}
 	// What is not there is told as everywhere else.
 	for _, path := range []string{"/docs/none", "/docs/..%2fopenapi.yaml", "/docs/%00"} {
 		resp, err := client.Get(g.url + path)
@@ -78,7 +116,7 @@ func TestAPIDocsAreLimited(t *testing.T) {
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	refused := map[string]bool{}
 	for range 4 {
-		for _, path := range []string{"/docs", "/docs/", "/openapi.yaml"} {
+		for _, path := range []string{"/docs", "/docs/", "/openapi.yaml", "/notebook.binpb"} {
 			resp, err := client.Get(g.url + path)
 			if err != nil {
 				t.Fatal(err)

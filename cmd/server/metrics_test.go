@@ -25,7 +25,7 @@ import (
 	"github.com/notebookd/notebookd/internal/upstream/cloudsim"
 )
 
-var update = flag.Bool("update", false, "write docs/metrics.md anew")
+var update = flag.Bool("update", false, "write docs/metrics.md and the examples of the OpenAPI document anew")
 
 // scraped is what a server told of itself after it has lived through something.
 type scraped struct {
