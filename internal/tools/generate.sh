@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 gen=$1/gen
 go tool -modfile=tools/go.mod buf generate -o "$1"
-go run ./internal/tools/openapi internal/tools/openapi/examples "$gen/openapi/openapi.yaml"
+go run ./internal/tools/openapi internal/tools/openapi/examples internal/tools/openapi/zh-CN.yaml "$gen/openapi/openapi.yaml"
 cp internal/tools/openapi.go.txt "$gen/openapi/openapi.go"
 # With the comments, which tools show to whoever asks for a description.
 mkdir -p "$gen/descriptor"

@@ -4,7 +4,10 @@
 // over HTTP, and examples. These are answers of a real server, which a test of
 // cmd/server records in the folder examples and keeps true.
 //
-// Usage: openapi EXAMPLES FILE
+// Beside it, it writes the same document with its descriptions in Chinese, from a file
+// that has a translation of each: openapi.zh-CN.yaml of openapi.yaml and zh-CN.yaml.
+//
+// Usage: openapi EXAMPLES TRANSLATIONS FILE
 package main
 
 import (
@@ -13,6 +16,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -20,17 +24,17 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: openapi EXAMPLES FILE")
+	if len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "usage: openapi EXAMPLES TRANSLATIONS FILE")
 		os.Exit(2)
 	}
-	if err := run(os.DirFS(os.Args[1]), os.Args[2]); err != nil {
+	if err := run(os.DirFS(os.Args[1]), os.Args[2], os.Args[3]); err != nil {
 		fmt.Fprintln(os.Stderr, "openapi:", err)
 		os.Exit(1)
 	}
 }
 
-func run(examples fs.FS, file string) error {
+func run(examples fs.FS, translations, file string) error {
 	before, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -38,6 +42,17 @@ func run(examples fs.FS, file string) error {
 	after, err := complete(before, examples)
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
+	}
+	words, err := os.ReadFile(translations)
+	if err != nil {
+		return err
+	}
+	translated, err := translate(after, words)
+	if err != nil {
+		return fmt.Errorf("%s:\n%w", translations, err)
+	}
+	if err := os.WriteFile(strings.TrimSuffix(file, "yaml")+filepath.Base(translations), translated, 0o644); err != nil {
+		return err
 	}
 	return os.WriteFile(file, after, 0o644)
 }
@@ -143,13 +158,17 @@ func complete(document []byte, examples fs.FS) ([]byte, error) {
 			return nil, fmt.Errorf("examples/%s is of no operation", file)
 		}
 	}
+	return encode(&doc)
+}
+
+func encode(n *yaml.Node) ([]byte, error) {
 	var out bytes.Buffer
 	encoder := yaml.NewEncoder(&out)
 	encoder.SetIndent(4) // as protoc-gen-openapi does
-	if err := encoder.Encode(&doc); err != nil {
+	if err := errors.Join(encoder.Encode(n), encoder.Close()); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), encoder.Close()
+	return out.Bytes(), nil
 }
 
 // pathOnly takes a field out of a request over HTTP, whose path has it.
