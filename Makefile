@@ -134,7 +134,7 @@ check: third-party ## Check format, vet, lint, the contract, and that generated 
 	@$(MAKE) --no-print-directory check-deploy
 
 .PHONY: check-openapi
-check-openapi: ## Lint the OpenAPI document (needs Node).
+check-openapi: ## Lint the OpenAPI documents (needs Node).
 	cd tools/openapi && npm ci --ignore-scripts --no-audit --no-fund && npm run lint
 
 # Go alone builds and checks everything but what is built of web/: that needs Node.

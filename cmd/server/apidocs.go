@@ -95,7 +95,7 @@ func docsLinks(from int) template.HTML {
 	var links strings.Builder
 	for i, l := range docsLanguages {
 		if i != from {
-			fmt.Fprintf(&links, `<a class="link" href="?lang=%[1]s" hreflang="%[1]s" lang="%[1]s">%[2]s</a>`, l.tag, l.name)
+			fmt.Fprintf(&links, `<a href="?lang=%[1]s" hreflang="%[1]s" lang="%[1]s">%[2]s</a>`, l.tag, l.name)
 		}
 	}
 	return template.HTML(`<nav class="swagger-ui"><div class="wrapper" style="padding-top: 12px; text-align: right">` + links.String() + `</div></nav>`) //nolint:gosec // nobody else writes any of it
