@@ -2,7 +2,8 @@
 // the Go types of the configuration file, and docs/errors.md of the enum ErrorReason.
 //
 // It reads the source and nothing else, and fails for what has no text there, so
-// that nothing can be added without being told.
+// that nothing can be added without being told. The Chinese ones are made of the same
+// source, and fail for what has no translation.
 //
 // Usage: docs ROOT DIR, where ROOT is the module and DIR gets the files.
 package main
@@ -27,8 +28,10 @@ func main() {
 
 // references makes the text of each file.
 var references = map[string]func(module fs.FS) (string, error){
-	"configuration.md": configuration,
-	"errors.md":        errorReasons,
+	"configuration.md":       configuration,
+	"configuration.zh-CN.md": configurationInChinese,
+	"errors.md":              errorReasons,
+	"errors.zh-CN.md":        errorReasonsInChinese,
 }
 
 func write(module fs.FS, dir string) error {
