@@ -27,7 +27,8 @@ import (
 )
 
 var (
-	// older are the pages that are not yet written as these tests want it.
+	// older are the pages that are not yet written as these tests want it. Both lists
+	// become empty, and go.
 	older = []string{"deployment", "replicas", "security", "resilience", "operations", "performance", "metrics"}
 	// awaited are the pages that others link to before they are there.
 	awaited = []string{
