@@ -9,10 +9,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 func main() {
@@ -34,15 +37,17 @@ var references = map[string]func(module fs.FS) (string, error){
 	"errors.zh-CN.md":        errorReasonsInChinese,
 }
 
+// write writes the references that can be made, and returns what is wrong with the others.
 func write(module fs.FS, dir string) error {
-	for name, made := range references {
-		text, err := made(module)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(references)) {
+		text, err := references[name](module)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			return err
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", name, err))
 		}
 	}
-	return nil
+	return errors.Join(problems...)
 }
