@@ -68,7 +68,7 @@ test-console: build ## Run the tests of the web console in a browser (Debian: ch
 
 .PHONY: test-docs
 test-docs: ## Run the commands of README.md and docs/ and compare what they print (Debian: curl jq openssl).
-	$(GO) test -count=1 -tags docs ./docs/
+	$(GO) test -count=1 -parallel 8 -tags docs ./docs/
 
 .PHONY: test-examples
 test-examples: ## Run the examples as their READMEs say (Debian: curl jq python3-grpcio python3-protobuf chromium; Node).
