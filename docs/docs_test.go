@@ -33,7 +33,12 @@ const (
 
 // ownBlocks are the translations whose console blocks show another language than
 // those of their English pages. Both are run.
-var ownBlocks = map[string]bool{"docs/notebookctl.zh-CN.md": true}
+var ownBlocks = map[string]bool{
+	"docs/notebookctl.zh-CN.md":       true,
+	"docs/first-ten-minutes.zh-CN.md": true,
+	"docs/connect-coreshub.zh-CN.md":  true,
+	"docs/connect-scnet.zh-CN.md":     true,
+}
 
 // programs is where TestMain puts what is on the PATH of the pages, which they also call bin/.
 var programs string
@@ -123,6 +128,9 @@ func TestPages(t *testing.T) {
 				}
 				if s == nil {
 					s = newSandbox(t, !serverless(t, page))
+					if ownBlocks[page] {
+						s.env = append(s.env, "LANG=zh_CN.UTF-8") // as their readers have it
+					}
 				}
 				if b.file != "" {
 					s.write(t, b)
