@@ -26,23 +26,6 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-var (
-	// older are the pages that are not yet written as these tests want it. Both lists
-	// become empty, and go.
-	older = []string{"deployment", "replicas", "security", "resilience", "operations", "performance", "metrics"}
-	// awaited are the pages that others link to before they are there.
-	awaited = []string{
-		"README", "first-ten-minutes", "connect-coreshub", "connect-scnet", "watch-from-a-script",
-		"change-image-safely", "run-in-a-team", "troubleshooting",
-	}
-)
-
-// isOneOf reports whether a page of docs/, in either language, is on a list.
-func isOneOf(page string, list []string) bool {
-	dir, file := filepath.Split(page)
-	return dir == "docs/" && slices.Contains(list, strings.TrimSuffix(strings.TrimSuffix(file, ".md"), ".zh-CN"))
-}
-
 func read(t *testing.T, page string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", page))
@@ -55,9 +38,6 @@ func read(t *testing.T, page string) string {
 // TestEveryCommandIsTested fails for commands in blocks that TestPages does not see.
 func TestEveryCommandIsTested(t *testing.T) {
 	for _, page := range pages(t) {
-		if isOneOf(page, older) {
-			continue
-		}
 		for _, problem := range unseen(read(t, page)) {
 			t.Errorf("%s:%s", page, problem)
 		}
@@ -110,7 +90,7 @@ func TestUnseen(t *testing.T) {
 func TestEveryPageIsInBothLanguages(t *testing.T) {
 	all := pages(t)
 	for _, page := range all {
-		if strings.HasSuffix(page, ".zh-CN.md") || isOneOf(page, older) {
+		if strings.HasSuffix(page, ".zh-CN.md") {
 			continue
 		}
 		if translated := strings.TrimSuffix(page, ".md") + ".zh-CN.md"; !slices.Contains(all, translated) {
@@ -143,9 +123,7 @@ func TestLinks(t *testing.T) {
 				target = page
 			}
 			if _, err := os.Stat(filepath.Join("..", target)); err != nil {
-				if !isOneOf(target, awaited) && !isOneOf(target, older) {
-					t.Errorf("%s: there is nothing at %s", page, link)
-				}
+				t.Errorf("%s: there is nothing at %s", page, link)
 				continue
 			}
 			if fragment != "" && filepath.Ext(target) == ".md" && !slices.Contains(anchors(read(t, target)), fragment) {
@@ -230,9 +208,7 @@ func TestConfigurations(t *testing.T) {
 		for _, found := range shownYAML.FindAllStringSubmatch(read(t, page), -1) {
 			var config map[string]any
 			if err := yaml.Unmarshal([]byte(found[2]), &config); err != nil {
-				if !isOneOf(page, older) {
-					t.Errorf("%s: %v in\n%s", page, err, found[2])
-				}
+				t.Errorf("%s: %v in\n%s", page, err, found[2])
 				continue
 			}
 			if found[1] != "" || !allSettings(config) {
