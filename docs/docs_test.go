@@ -18,7 +18,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -501,9 +500,6 @@ func waitReady(t *testing.T, url string) {
 func (s *sandbox) run(c command, out io.Writer) (*process, error) {
 	cmd := exec.Command("bash", "-c", s.there.Replace(c.text))
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = s.dir, s.env, out, out
-	if strings.Contains(c.text, "--context ") {
-		cmd.Env = append(slices.Clone(s.env), "NOTEBOOKCTL_SERVER=") // the server is that of the context
-	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {

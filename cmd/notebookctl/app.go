@@ -261,8 +261,11 @@ func (a *app) chosen() (contexts.Context, error) {
 		name = file.Current
 	}
 	var c contexts.Context
+	// A context that is named by a flag is used as it is: its token does not go to a
+	// server that the environment names, nor a token from there to its server.
+	asItIs := a.flags.context != ""
 	server := a.flags.server
-	if server == "" {
+	if server == "" && !asItIs {
 		server = a.env("NOTEBOOKCTL_SERVER")
 	}
 	// Another server gets nothing of a context that was not named for it, its
@@ -280,7 +283,7 @@ func (a *app) chosen() (contexts.Context, error) {
 	switch {
 	case a.flags.tokenFile != "":
 		c.TokenFile, c.TokenEnv = a.flags.tokenFile, ""
-	case a.env("NOTEBOOKCTL_TOKEN") != "":
+	case a.env("NOTEBOOKCTL_TOKEN") != "" && (!asItIs || c.TokenFile == "" && c.TokenEnv == "" && c.Cert == ""):
 		c.TokenFile, c.TokenEnv = "", "NOTEBOOKCTL_TOKEN"
 	}
 	if a.flags.ca != "" {

@@ -159,6 +159,10 @@ auth:
 	expect(t, c.want(t, 0, "history").stdout, "cert:robot")
 	expect(t, c.want(t, 0, "context", "list").stdout, "*", "robot", "the certificate in "+p.path("client.crt"))
 	expect(t, c.want(t, 0, "--context", "prod", "list", "-o", "name").stdout, firstName)
+	// What the environment says of servers and tokens is not about a context that is
+	// named on the command line.
+	expect(t, c.with("NOTEBOOKCTL_SERVER", "127.0.0.1:1").with("NOTEBOOKCTL_TOKEN", stranger).want(t, 0, "--context", "prod", "list", "-o", "name").stdout, firstName)
+	expect(t, c.with("NOTEBOOKCTL_SERVER", "127.0.0.1:1").want(t, exitError, "list").stderr, "127.0.0.1:1")
 	expect(t, c.with("NOTEBOOKCTL_CONTEXT", "prod").want(t, exitError, "change-image", firstName, "--image", tensorflow, "--image-type", "official").stderr, "(PERMISSION_DENIED)")
 
 	// Flags and the environment, without a context. A server that is named by itself
