@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,7 +31,15 @@ type configError struct {
 
 // Error implements error.
 func (e *configError) Error() string {
-	return fmt.Sprintf("%s: %d problems\n  %s", e.file, len(e.problems), strings.Join(e.problems, "\n  "))
+	return fmt.Sprintf("%s: %s\n  %s", e.file, counted(len(e.problems), "problem"), strings.Join(e.problems, "\n  "))
+}
+
+// counted is a number of things.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return strconv.Itoa(n) + " " + thing + "s"
 }
 
 func parseConfig(file string, data []byte) (*config, error) {
@@ -68,11 +77,56 @@ type checker struct {
 	file     string
 	lines    map[string]int
 	problems []string
+	wrong    []wrongForm
 	garbled  bool     // parts of the file have no value, so that more would be found than is wrong
 	files    []string // that secrets were read from
 }
 
+// wrongForm is a value that the decoder could not use: where it is, and what it should be.
+type wrongForm struct {
+	line int
+	want string
+}
+
+// forms are what the types of values want, in words.
+var forms = map[string]string{
+	"time.Duration": "must be a time with its unit, such as 10s or 1h30m",
+	"int":           "must be a whole number",
+	"float64":       "must be a number",
+	"bool":          "must be true or false",
+	"string":        "must be a text",
+	"[]string":      "must be a list of texts, such as [a, b]",
+}
+
+// keyAt is the key whose value begins on a line, if there is one and no other.
+func (c *checker) keyAt(line int) string {
+	var found []string
+	for path, at := range c.lines {
+		if at == line {
+			found = append(found, path)
+		}
+	}
+	// An item of a list begins where its first key does.
+	slices.Sort(found)
+	for len(found) > 1 && strings.HasPrefix(found[1], found[0]+".") {
+		found = found[1:]
+	}
+	if len(found) != 1 || strings.Contains(found[0], "?") {
+		return ""
+	}
+	return found[0]
+}
+
 func (c *checker) err() error {
+	// The decoder knows lines alone; which key that is is known when all have been seen.
+	for _, w := range c.wrong {
+		key := c.keyAt(w.line)
+		if key != "" {
+			key += ": "
+		}
+		c.problems = append(c.problems, fmt.Sprintf("line %d: %s%s", w.line, key, w.want))
+	}
+	c.wrong = nil
 	if len(c.problems) == 0 {
 		return nil
 	}
@@ -109,8 +163,10 @@ func (c *checker) yaml(err error) {
 	c.garbled = true
 	if types, ok := errors.AsType[*yaml.TypeError](err); ok {
 		for _, text := range types.Errors { // which quote the value, and that may be a secret
-			if line, _, ok := strings.Cut(text, ": cannot unmarshal "); ok {
-				text = line + ": has a value of the wrong form"
+			if _, _, ok := strings.Cut(text, ": cannot unmarshal "); ok {
+				want := forms[text[strings.LastIndex(text, " into ")+len(" into "):]]
+				c.wrong = append(c.wrong, wrongForm{lineOf(text), cmp.Or(want, "has a value of the wrong form")})
+				continue
 			}
 			c.problems = append(c.problems, text)
 		}
@@ -209,12 +265,12 @@ func (c *checker) section(cloud *cloudConfig, path string) {
 		c.problem(at, "is needed")
 		return
 	}
-	before := len(c.problems)
+	before := len(c.problems) + len(c.wrong)
 	if err := node.Decode(cloud.settings); err != nil {
 		c.yaml(err)
 	}
 	c.walk(&node, reflect.ValueOf(cloud.settings), at)
-	if len(c.problems) > before {
+	if len(c.problems)+len(c.wrong) > before {
 		return // what follows from these would only confuse
 	}
 	c.errors(at, cloud.settings.Validate())

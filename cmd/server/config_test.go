@@ -77,6 +77,25 @@ clouds: [{name: core, kind: coreshub, coreshub: {zones: [z], user_id: u, access_
 			"line 7: auth.policy[0].role: must be one of viewer, operator, admin",
 			"line 7: auth.policy[1]: names nobody: subjects or groups are needed; the subject * is every caller who was authenticated",
 		}},
+		{"values of the wrong form", `
+drain: 10
+watch: {max_per_caller: many, slow_reader: 5}
+grpc: yes
+clouds:
+  - name: [x]
+    kind: coreshub
+    timeout: 10
+    coreshub:
+      zones: xb3
+`, []string{
+			"line 2: drain: must be a time with its unit, such as 10s or 1h30m",
+			"line 3: must be a time with its unit, such as 10s or 1h30m",
+			"line 3: must be a whole number",
+			"line 4: grpc: has a value of the wrong form",
+			"line 6: clouds[0].name: must be a text",
+			"line 8: clouds[0].timeout: must be a time with its unit, such as 10s or 1h30m",
+			"line 10: clouds[0].coreshub.zones: must be a list of texts, such as [a, b]",
+		}},
 		{"secrets in the wrong place", `
 auth: {nbd_Canary: x}
 store: {nats: canarycanary}
@@ -86,9 +105,9 @@ clouds:
     coreshub: {zones: canarycanary, user_id: u, access_key_id: {env: sk-canary}, secret_access_key: {value: s}}
 `, []string{
 			"line 2: auth.?: unknown key",
-			"line 3: has a value of the wrong form",
+			"line 3: store.nats: has a value of the wrong form",
 			"line 7: clouds[0].coreshub.access_key_id: environment variable is empty or not set",
-			"line 7: has a value of the wrong form",
+			"line 7: must be a list of texts, such as [a, b]",
 		}},
 		{"secrets", `
 clouds:
