@@ -143,7 +143,7 @@ async function askCaller(): Promise<void> {
     caller.value = await getCaller();
   } catch (cause) {
     if (!(cause instanceof ApiError) || cause.reason === "UNAUTHENTICATED") return; // the call has told the session
-    if (cause.http === 404) caller.value = { method: "METHOD_NONE", grants: [{ role: "ROLE_ADMIN", parent: "clouds/-" }] };
+    if (cause.own && cause.http === 404) caller.value = { method: "METHOD_NONE", grants: [{ role: "ROLE_ADMIN", parent: "clouds/-" }] };
     else if (!caller.peek()) setTimeout(askCaller, 2000);
   }
 }
@@ -152,7 +152,7 @@ async function ask(): Promise<void> {
   try {
     consoleConfig.value ??= await getConsoleConfig();
   } catch (cause) {
-    if (!(cause instanceof ApiError) || cause.http !== 404) {
+    if (!(cause instanceof ApiError) || !cause.own || cause.http !== 404) {
       setTimeout(ask, 2000);
       return;
     }
