@@ -315,7 +315,7 @@ func (a *app) showPlan(w io.Writer, plan *notebookv1.ChangeImageResponse) error 
 		if i == 0 {
 			title = t("Steps")
 		}
-		f.Add(title, table.Text(fmt.Sprintf("%d. %s", i+1, a.l.Step(step))))
+		f.Add(title, table.Text(fmt.Sprintf("%d. %s", i+1, a.l.Said(step))))
 	}
 	for i, warning := range c.GetWarnings() {
 		title := ""

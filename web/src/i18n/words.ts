@@ -3,6 +3,7 @@
 import { lang, messages, translator } from ".";
 import type { KnownReason } from "../api/reasons";
 import { common } from "./common";
+import { said } from "./sentences";
 
 const states = messages(
   {
@@ -176,7 +177,7 @@ export const stateWord = (state: string | undefined): string => word(states, sta
 export const locationStateWord = (state: string | undefined): string => word(locationStates, state ?? "STATE_UNSPECIFIED");
 export const phaseWord = (phase: string | undefined): string => (phase ? word(phases, phase) : translator(common)("unknown"));
 /** Words for the code of a warning, or those of the server for one that this console does not know. */
-export const warningWord = (code: string, message?: string): string => warnings[lang.value][code as keyof typeof warnings.en] ?? message ?? code;
+export const warningWord = (code: string, message?: string): string => warnings[lang.value][code as keyof typeof warnings.en] ?? (message ? said(message) : code);
 /** Words for a reason, with or without its prefix. */
 export const reasonWord = (reason: string | undefined): string => {
   const name = (reason ?? "UNKNOWN").replace(/^ERROR_REASON_/, "");

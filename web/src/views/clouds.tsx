@@ -4,6 +4,7 @@ import { parseDuration } from "../api/errors";
 import { locale } from "../i18n";
 import { t } from "../i18n/clouds";
 import { t as common } from "../i18n/common";
+import { langOf, said } from "../i18n/sentences";
 import { locationStateWord, reasonWord } from "../i18n/words";
 import { clouds, cloudsError, locations } from "../live/live";
 import { href } from "../router";
@@ -151,7 +152,7 @@ function LocationCard({ location: l, everywhere }: { location: Location; everywh
           {l.reason ? <p>{reasonWord(l.reason)}</p> : null}
           {l.message || l.cloudCode ? (
             <p class="detail">
-              {l.message}
+              <span lang={langOf(l.message ?? "")}>{said(l.message ?? "")}</span>
               {l.cloudCode ? (
                 <>
                   {" "}

@@ -65,7 +65,7 @@ var chinese = map[string]string{ //nolint:gosec // it tells of tokens and holds 
 
 	// Errors of calls.
 	"interrupted":         "已中断",
-	"The server says: %s": "服务器原文：%s",
+	"The server says: %s": "服务器说明：%s",
 	"Follow it with: notebookctl history %s -w": "跟踪进度：notebookctl history %s -w",
 	"Try again in %s.":                          "请在 %s后重试。",
 	"notebook":                                  "笔记本实例",
