@@ -67,8 +67,8 @@ test-console: build ## Run the tests of the web console in a browser (Debian: ch
 	cd web/e2e && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm test
 
 .PHONY: test-docs
-test-docs: ## Run the commands of README.md and docs/ and compare what they print (Debian: curl).
-	$(GO) test -count=1 -tags docs ./docs/
+test-docs: ## Run the commands of README.md and docs/ and compare what they print (Debian: curl jq openssl).
+	$(GO) test -count=1 -parallel 8 -tags docs ./docs/
 
 .PHONY: test-examples
 test-examples: ## Run the examples as their READMEs say (Debian: curl jq python3-grpcio python3-protobuf chromium; Node).
@@ -96,8 +96,7 @@ live: ## List real clouds, read-only, if their credentials are in the environmen
 .PHONY: proto
 proto: third-party ## Regenerate gen/ from proto/.
 	rm -rf gen
-	$(BUF) generate
-	cp internal/tools/openapi.go.txt gen/openapi/openapi.go
+	@./internal/tools/generate.sh .
 
 # The contract's imports, printed from pinned Go modules: no schema registry.
 .PHONY: third-party
@@ -133,6 +132,10 @@ check: third-party ## Check format, vet, lint, the contract, and that generated 
 	@./internal/tools/check-docs.sh
 	@echo "== deploy"
 	@$(MAKE) --no-print-directory check-deploy
+
+.PHONY: check-openapi
+check-openapi: ## Lint the OpenAPI documents (needs Node).
+	cd tools/openapi && npm ci --ignore-scripts --no-audit --no-fund && npm run lint
 
 # Go alone builds and checks everything but what is built of web/: that needs Node.
 .PHONY: check-web

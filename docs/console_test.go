@@ -5,6 +5,7 @@ package docs_test
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -14,11 +15,21 @@ import (
 // ellipsis stands for anything within a line, and by itself for any number of lines.
 const ellipsis = "…"
 
-// block is a console block of a page.
+// block is a console block of a page, or a file that the reader is to write. What is
+// said of a block stands in a comment on the line before it, which readers do not see:
+//
+//	<!-- not run: WHY -->  it is only shown
+//	<!-- stays: NAME -->   its last command goes on, until a block with the same name or
+//	                       the page ends; it has printed what is shown by then
+//	<!-- file: NAME -->    the block, of any language, is written to this file
+//
+// A page with <!-- no server --> starts its server itself.
 type block struct {
 	line     int // of its first line
 	shown    []string
 	notRun   string // why, if it is not
+	stays    string // the name of its last command
+	file     string
 	commands []command
 }
 
@@ -29,11 +40,12 @@ type command struct {
 	output      []string // none: whatever it prints
 	code        int      // -1: not told
 	interrupted bool     // the page ends it with ctrl-C
+	stays       string   // its name, if it goes on
 }
 
 var (
-	notRunComment = regexp.MustCompile(`^<!-- not run:(.*)-->$`)
-	exitCode      = regexp.MustCompile(`^# exit code (\d+)$`)
+	comment  = regexp.MustCompile(`^<!-- (not run|stays|file):(.*)-->$`)
+	exitCode = regexp.MustCompile(`^# exit code (\d+)$`)
 )
 
 // parse finds the console blocks of a page. Its errors begin with the number of a line.
@@ -49,20 +61,24 @@ func parse(page string) ([]block, error) {
 		case fence == "" && strings.HasPrefix(line, "```"):
 			rest := strings.TrimLeft(line, "`")
 			fence = line[:len(line)-len(rest)]
-			if rest != "console" {
-				break
-			}
-			inside = &block{line: n + 1}
-			if said := notRunComment.FindStringSubmatch(before); said != nil {
-				if inside.notRun = strings.TrimSpace(said[1]); inside.notRun == "" {
-					return nil, fmt.Errorf("%d: it is not said why the block is not run", n)
+			b := &block{line: n + 1}
+			if said := comment.FindStringSubmatch(before); said != nil {
+				text := strings.TrimSpace(said[2])
+				*map[string]*string{"not run": &b.notRun, "stays": &b.stays, "file": &b.file}[said[1]] = text
+				if text == "" || (said[1] == "file") == (rest == "console") || b.file != "" && !filepath.IsLocal(b.file) {
+					return nil, fmt.Errorf("%d: %s cannot be said here", n, before)
 				}
+			}
+			if rest == "console" || b.file != "" {
+				inside = b
 			}
 		case fence == "":
 		case line == fence:
 			if inside != nil {
-				if err := inside.split(); err != nil {
-					return nil, err
+				if inside.file == "" {
+					if err := inside.split(); err != nil {
+						return nil, err
+					}
 				}
 				blocks = append(blocks, *inside)
 			}
@@ -109,6 +125,12 @@ func (b *block) split() error {
 	}
 	if len(b.commands) == 0 {
 		return fmt.Errorf("%d: a console block without a command", b.line)
+	}
+	if last := &b.commands[len(b.commands)-1]; b.stays != "" {
+		if last.code >= 0 || last.interrupted || len(last.output) == 0 {
+			return fmt.Errorf("%d: what stays has to print something, and does not end", b.line)
+		}
+		last.stays = b.stays
 	}
 	return nil
 }
@@ -214,12 +236,13 @@ func TestMatch(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	page := "text\n```sh\n$ not a console block\n```\n```console\n$ a \\\n>   b\nout\n> out\n$ c\n$ d\n# exit code 3\n$ e\nx\n^C\n```\n" +
-		"<!-- not run: a reason -->\n```console\n$ f\n```\n"
+		"<!-- not run: a reason -->\n```console\n$ f\n```\n<!-- stays: it -->\n```console\n$ g\nready\n```\n<!-- file: a/b.yaml -->\n```yaml\nx: 1\n\n```\n"
 	blocks, err := parse(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(blocks) != 2 || len(blocks[0].commands) != 4 || blocks[0].notRun != "" || blocks[1].notRun != "a reason" {
+	if len(blocks) != 4 || len(blocks[0].commands) != 4 || blocks[0].notRun != "" || blocks[1].notRun != "a reason" ||
+		blocks[2].commands[0].stays != "it" || blocks[3].file != "a/b.yaml" || strings.Join(blocks[3].shown, "|") != "x: 1|" {
 		t.Fatalf("%+v", blocks)
 	}
 	for i, want := range []command{
@@ -237,6 +260,10 @@ func TestParse(t *testing.T) {
 		"no command":           "```console\n```",
 		"no end":               "```console\n$ a",
 		"no reason":            "<!-- not run: -->\n```console\n$ a\n```",
+		"a file of commands":   "<!-- file: a -->\n```console\n$ a\n```",
+		"a file elsewhere":     "<!-- file: ../a -->\n```yaml\na: 1\n```",
+		"what stays ends":      "<!-- stays: a -->\n```console\n$ a\nb\n^C\n```",
+		"what stays is silent": "<!-- stays: a -->\n```console\n$ a\n```",
 		"output after its end": "```console\n$ a\n# exit code 1\nout\n```",
 	} {
 		if blocks, err := parse(page); err == nil {

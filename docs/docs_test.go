@@ -6,15 +6,19 @@ package docs_test
 
 import (
 	"bytes"
-	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,7 +33,12 @@ const (
 
 // ownBlocks are the translations whose console blocks show another language than
 // those of their English pages. Both are run.
-var ownBlocks = map[string]bool{"docs/notebookctl.zh-CN.md": true}
+var ownBlocks = map[string]bool{
+	"docs/notebookctl.zh-CN.md":       true,
+	"docs/first-ten-minutes.zh-CN.md": true,
+	"docs/connect-coreshub.zh-CN.md":  true,
+	"docs/connect-scnet.zh-CN.md":     true,
+}
 
 // programs is where TestMain puts what is on the PATH of the pages, which they also call bin/.
 var programs string
@@ -43,9 +52,13 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(programs)
-	for dir, pkg := range map[string]string{"..": "./cmd/...", "../tools": "github.com/fullstorydev/grpcurl/cmd/grpcurl"} {
-		build := exec.Command("go", "build", "-o", programs+"/", pkg)
-		build.Dir = dir
+	for _, b := range []struct{ dir, pkg string }{
+		{"..", "./cmd/..."},
+		{"..", "github.com/nats-io/nats-server/v2"},
+		{"../tools", "github.com/fullstorydev/grpcurl/cmd/grpcurl"},
+	} {
+		build := exec.Command("go", "build", "-o", programs+"/", b.pkg)
+		build.Dir = b.dir
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, out)
 			return 1
@@ -68,6 +81,16 @@ func pages(t *testing.T) []string {
 		}
 	}
 	return all
+}
+
+// serverless reports whether a page starts its server itself.
+func serverless(t *testing.T, page string) bool {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(text), "\n<!-- no server -->\n")
 }
 
 // blocksOf are the console blocks of a page.
@@ -104,10 +127,16 @@ func TestPages(t *testing.T) {
 					continue
 				}
 				if s == nil {
-					s = newSandbox(t)
+					s = newSandbox(t, !serverless(t, page))
+					if ownBlocks[page] {
+						s.env = append(s.env, "LANG=zh_CN.UTF-8") // as their readers have it
+					}
+				}
+				if b.file != "" {
+					s.write(t, b)
 				}
 				for _, c := range b.commands {
-					if err := s.check(t.Context(), c); err != nil {
+					if err := s.check(t, c); err != nil {
 						t.Errorf("%s:%d: $ %s\n%v", page, c.line, c.text, err)
 					}
 				}
@@ -117,6 +146,23 @@ func TestPages(t *testing.T) {
 	if ran == 0 {
 		t.Error("no page has a console block")
 	}
+}
+
+// yamlComment is a comment in a file of a page, which is in the language of the page.
+var yamlComment = regexp.MustCompile(`(^|\s+)#.*$`)
+
+// said is what a block shows, but for what is translated in it: comments in YAML.
+func (b *block) said() []string {
+	if ext := filepath.Ext(b.file); ext != ".yaml" && ext != ".yml" {
+		return b.shown
+	}
+	var all []string
+	for _, line := range b.shown {
+		if line = yamlComment.ReplaceAllString(line, ""); line != "" {
+			all = append(all, line)
+		}
+	}
+	return all
 }
 
 // TestTranslations compares the pages with their translations: they link to each
@@ -144,7 +190,7 @@ func TestTranslations(t *testing.T) {
 			t.Errorf("%s has %d console blocks, %s has %d", english, len(want), page, len(got))
 		}
 		for i := range min(len(want), len(got)) {
-			if a, b := want[i], got[i]; (a.notRun == "") != (b.notRun == "") || !reflect.DeepEqual(a.shown, b.shown) {
+			if a, b := want[i], got[i]; (a.notRun == "") != (b.notRun == "") || a.stays != b.stays || a.file != b.file || !reflect.DeepEqual(a.said(), b.said()) {
 				t.Errorf("%s:%d and %s:%d differ:\n%s\n--\n%s", english, a.line, page, b.line, strings.Join(a.shown, "\n"), strings.Join(b.shown, "\n"))
 			}
 		}
@@ -156,8 +202,49 @@ func TestTranslations(t *testing.T) {
 type sandbox struct {
 	dir string
 	env []string
-	// there writes a page's addresses as the sandbox's, and back the other way round.
+	// there writes a page's addresses and keys as the sandbox's, and back the addresses
+	// the other way round.
 	there, back *strings.Replacer
+	// endpoints are the lines that lead a configuration to the simulated clouds instead
+	// of the real ones, by the line that they follow.
+	endpoints map[string]string
+	doors     []string // the HTTP ports of servers
+	// running is what stays, by its name.
+	running map[string]*process
+}
+
+// process is a command that goes on.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+}
+
+// end ends a command as ctrl-C does, and kills what does not listen to that.
+func (p *process) end() {
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGINT)
+	select {
+	case <-p.done:
+	case <-time.After(startLimit):
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.done
+	}
+}
+
+// ports are those that the pages show, each of which is another one here.
+var ports = []string{"9090", "8080", "9191", "8181", "4222", "6060"}
+
+// freePort is a port that nobody listens on, and that no connection is given.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for range 1000 {
+		port := strconv.Itoa(10000 + rand.IntN(22000))
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			_ = l.Close()
+			return port
+		}
+	}
+	t.Fatal("there is no free port")
+	return ""
 }
 
 var (
@@ -165,9 +252,14 @@ var (
 	doors          = regexp.MustCompile(`gRPC on 127\.0\.0\.1:(\d+), HTTP on 127\.0\.0\.1:(\d+)\.`)
 )
 
-func newSandbox(t *testing.T) *sandbox {
+func newSandbox(t *testing.T, withServer bool) *sandbox {
 	t.Helper()
-	s := &sandbox{dir: t.TempDir()}
+	s := &sandbox{dir: t.TempDir(), running: map[string]*process{}}
+	t.Cleanup(func() {
+		for _, p := range s.running {
+			p.end()
+		}
+	})
 	entries, err := os.ReadDir("..")
 	if err != nil {
 		t.Fatal(err)
@@ -216,23 +308,86 @@ func newSandbox(t *testing.T) *sandbox {
 	config := filepath.Join(bin, "sandbox.yaml")
 	control := s.start(t, controlAddress, "cloudsim", "-port", "0", "-write-config", config)
 	clouds := readWhenThere(t, config)
-	doorless := "grpc: {address: \"127.0.0.1:0\"}\nhttp: {address: \"127.0.0.1:0\"}\n"
-	if err := os.WriteFile(config, []byte(doorless+clouds), 0o600); err != nil {
-		t.Fatal(err)
+	actual := map[string]string{"7070": control[1]}
+	for _, p := range ports {
+		actual[p] = freePort(t)
 	}
-	ports := s.start(t, doors, "server", "--config", config)
-	waitReady(t, "http://127.0.0.1:"+ports[2]+"/readyz")
+	if withServer {
+		doorless := "grpc: {address: \"127.0.0.1:0\"}\nhttp: {address: \"127.0.0.1:0\"}\n"
+		if err := os.WriteFile(config, []byte(doorless+clouds), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		found := s.start(t, doors, "server", "--config", config)
+		actual["9090"], actual["8080"] = found[1], found[2]
+		waitReady(t, "http://127.0.0.1:"+found[2]+"/readyz")
+	}
 
 	var there, back []string
-	for documented, actual := range map[string]string{"9090": ports[1], "8080": ports[2], "7070": control[1]} {
+	for documented, port := range actual {
 		for _, host := range []string{"localhost:", "127.0.0.1:"} {
-			there = append(there, host+documented, host+actual)
-			back = append(back, host+actual, host+documented)
+			there = append(there, host+documented, host+port)
+			back = append(back, host+port, host+documented)
 		}
+		// Nobody from elsewhere is let in while a page is run.
+		there = append(there, `":`+documented+`"`, `"127.0.0.1:`+port+`"`, "-p "+documented, "-p "+port)
+	}
+	s.doors = []string{actual["8080"], actual["8181"]}
+	core, scnet := keysOf(t, clouds, "core"), keysOf(t, clouds, "scnet")
+	there = append(there, "YOUR_USER_ID", core["user_id"], "YOUR_ACCESS_KEY_ID", core["access_key_id"], "YOUR_SECRET_ACCESS_KEY", core["secret_access_key"],
+		"YOUR_USER", scnet["user"], "YOUR_ACCESS_KEY", scnet["access_key"], "YOUR_SECRET_KEY", scnet["secret_key"])
+	s.endpoints = map[string]string{
+		"user_id: YOUR_USER_ID": "endpoint: " + core["endpoint"],
+		"user: YOUR_USER":       "login_endpoint: " + scnet["login_endpoint"] + "\nplatform_endpoint: " + scnet["platform_endpoint"],
 	}
 	s.there, s.back = strings.NewReplacer(there...), strings.NewReplacer(back...)
-	s.env = append(s.env, "NOTEBOOKCTL_SERVER=127.0.0.1:"+ports[1], "NOTEBOOKD_ADDRESS=127.0.0.1:"+ports[1], "NOTEBOOKD_URL=http://127.0.0.1:"+ports[2])
+	s.env = append(s.env, "NOTEBOOKCTL_SERVER=127.0.0.1:"+actual["9090"], "NOTEBOOKD_ADDRESS=127.0.0.1:"+actual["9090"], "NOTEBOOKD_URL=http://127.0.0.1:"+actual["8080"])
 	return s
+}
+
+var setting = regexp.MustCompile(`(?m)^ {6}(\w+): (?:\{value: (.*)\}|(.*))$`)
+
+// keysOf are the settings of a simulated cloud, which is what a page's reader has of a real one.
+func keysOf(t *testing.T, config, cloud string) map[string]string {
+	t.Helper()
+	_, part, found := strings.Cut(config, "- name: "+cloud+"\n")
+	if !found {
+		t.Fatalf("there is no %s in\n%s", cloud, config)
+	}
+	part, _, _ = strings.Cut(part, "- name:")
+	keys := map[string]string{}
+	for _, found := range setting.FindAllStringSubmatch(part, -1) {
+		keys[found[1]] = found[2] + found[3]
+	}
+	return keys
+}
+
+// write writes a file of a page.
+func (s *sandbox) write(t *testing.T, b block) {
+	t.Helper()
+	var text strings.Builder
+	for _, line := range b.shown {
+		text.WriteString(s.there.Replace(line) + "\n")
+		said := strings.TrimLeft(line, " ")
+		if more, ok := s.endpoints[said]; ok {
+			indent := line[:len(line)-len(said)]
+			text.WriteString(indent + strings.ReplaceAll(more, "\n", "\n"+indent) + "\n")
+		}
+	}
+	file := filepath.Join(s.dir, b.file)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// Not through the links into the project.
+	dir, err := filepath.EvalSymlinks(filepath.Dir(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if root, err := filepath.EvalSymlinks(s.dir); err != nil || !strings.HasPrefix(dir+"/", root+"/") {
+		t.Fatalf("%s would be written into the project, or %v", b.file, err)
+	}
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // buffer is what a process has printed.
@@ -303,6 +458,27 @@ func readWhenThere(t *testing.T, file string) string {
 	}
 }
 
+// awaitReady gives a server that a page has started as much time as a reader does,
+// who types slower than a test. If it does not become ready, the next command tells.
+func awaitReady(port string) {
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} // of whatever CA the page has made
+	defer client.CloseIdleConnections()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		for _, scheme := range []string{"http", "https"} {
+			resp, err := client.Get(scheme + "://127.0.0.1:" + port + "/readyz")
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				return // there is no server
+			}
+			if err == nil {
+				_ = resp.Body.Close()
+				if resp.StatusCode == http.StatusOK {
+					return
+				}
+			}
+		}
+	}
+}
+
 func waitReady(t *testing.T, url string) {
 	t.Helper()
 	for end := time.Now().Add(startLimit); ; time.Sleep(20 * time.Millisecond) {
@@ -320,43 +496,75 @@ func waitReady(t *testing.T, url string) {
 	}
 }
 
-// check runs a command of a page and compares.
-func (s *sandbox) check(ctx context.Context, c command) error {
-	ctx, cancel := context.WithTimeout(ctx, commandLimit)
-	defer cancel()
-	out := &buffer{}
-	cmd := exec.CommandContext(ctx, "bash", "-c", s.there.Replace(c.text))
+// run starts a command of a page.
+func (s *sandbox) run(c command, out io.Writer) (*process, error) {
+	cmd := exec.Command("bash", "-c", s.there.Replace(c.text))
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = s.dir, s.env, out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd, done: make(chan struct{})}
+	go func() { // ends with the process
+		_ = cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// check runs a command of a page and compares.
+func (s *sandbox) check(t *testing.T, c command) error {
+	t.Helper()
+	if before := s.running[c.stays]; before != nil {
+		before.end()
+		delete(s.running, c.stays)
+	}
+	out := &buffer{}
+	p, err := s.run(c, out)
+	if err != nil {
 		return err
 	}
-	ended := make(chan struct{}) // closed below, once the command has
-	var reader sync.WaitGroup
-	if c.interrupted {
-		// It goes on for ever, until whoever reads the page has seen what it shows.
-		reader.Go(func() {
-			for match(append(c.output, ellipsis), lines(s.back.Replace(out.String()))) != nil {
-				select {
-				case <-ended:
-					return
-				case <-time.After(50 * time.Millisecond):
-				}
-			}
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
-		})
+	goesOn := c.interrupted || c.stays != ""
+	end := time.Now().Add(commandLimit)
+	for ended := false; !ended; {
+		if goesOn && match(append(c.output, ellipsis), lines(s.back.Replace(out.String()))) == nil {
+			break // whoever reads the page has seen what it shows
+		}
+		if time.Now().After(end) {
+			_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+			<-p.done
+			return fmt.Errorf("did not print that within %v, or did not end, and printed:\n%s", commandLimit, s.back.Replace(out.String()))
+		}
+		select {
+		case <-p.done:
+			ended = true
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	_ = cmd.Wait()
-	close(ended)
-	reader.Wait()
+	if c.stays != "" {
+		select {
+		case <-p.done:
+			return fmt.Errorf("ended, and printed:\n%s", s.back.Replace(out.String()))
+		default:
+		}
+		s.running[c.stays] = p
+		for _, door := range s.doors {
+			awaitReady(door)
+		}
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("%s printed in the end:\n%s", c.text, out)
+			}
+		})
+		return nil
+	}
+	if c.interrupted {
+		p.end()
+	}
 	printed := lines(s.back.Replace(out.String()))
 	all := strings.Join(printed, "\n")
-	if ctx.Err() != nil {
-		return fmt.Errorf("did not end within %v, and printed:\n%s", commandLimit, all)
-	}
-	code := cmd.ProcessState.ExitCode()
+	code := p.cmd.ProcessState.ExitCode()
 	switch {
 	case c.interrupted:
 		if err := match(append(c.output, ellipsis), printed); err != nil {

@@ -143,7 +143,7 @@ type limitsConfig struct {
 	ConnectionsPerAddress int `yaml:"connections_per_address"`
 	// StreamsPerConnection are calls at once over one HTTP/2 connection. Default: 1000.
 	StreamsPerConnection int `yaml:"streams_per_connection"`
-	// StreamsPerAddress are gRPC calls at once from one address, unless it is this
+	// StreamsPerAddress are calls over gRPC at once from one address, unless it is this
 	// host's own or a trusted proxy's. Default: 10000.
 	StreamsPerAddress int `yaml:"streams_per_address"`
 	// MessageBytes is the size of one request. Default: 1048576.

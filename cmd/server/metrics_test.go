@@ -25,7 +25,7 @@ import (
 	"github.com/notebookd/notebookd/internal/upstream/cloudsim"
 )
 
-var update = flag.Bool("update", false, "write docs/metrics.md anew")
+var update = flag.Bool("update", false, "write docs/metrics.md and the examples of the OpenAPI document anew")
 
 // scraped is what a server told of itself after it has lived through something.
 type scraped struct {
@@ -208,7 +208,7 @@ const metricsHead = `# Metrics
 
 What ` + "`GET /metrics`" + ` tells, in the text format of Prometheus. Names and labels are stable: a
 release that changes one says so in the changelog. This page is written by a test from
-what a running server has registered.
+what a running server has registered ([中文](metrics.zh-CN.md)).
 
 Several replicas of one installation tell partly the same. Where that matters, the help
 says how to put them together: what describes a cloud is told by the replica that polls
@@ -220,5 +220,12 @@ Metrics that begin with ` + "`go_`, `process_` and `promhttp_`" + ` are those of
 process and the handler; their help says what they are. Dashboard and alerts made of all
 this are in [deploy/monitoring](../deploy/monitoring), what to do about an alert in
 [operations.md](operations.md).
+
+` + "```console" + `
+$ curl -s localhost:8080/metrics | grep notebookd_watches_open
+# HELP notebookd_watches_open Watches that are open. Every replica has its own: take the sum.
+# TYPE notebookd_watches_open gauge
+notebookd_watches_open 0
+` + "```" + `
 
 `

@@ -65,16 +65,22 @@ func typeKeys(of reflect.Type, prefix string) []string {
 }
 
 func TestReferenceHasEveryKey(t *testing.T) {
-	told := map[string]bool{}
-	for _, row := range referenceRow.FindAllStringSubmatch(referenceText(t), -1) {
-		told[row[1]] = true
-	}
 	want := map[string]bool{}
 	for _, key := range typeKeys(reflect.TypeFor[config](), "") {
 		want[key] = true
 	}
-	if diff := cmp.Diff(want, told); diff != "" {
-		t.Errorf("docs/configuration.md has other keys than the file: run `make docs` (-file +reference):\n%s", diff)
+	for _, page := range []string{"configuration.md", "configuration.zh-CN.md"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := map[string]bool{}
+		for _, row := range referenceRow.FindAllStringSubmatch(string(text), -1) {
+			told[row[1]] = true
+		}
+		if diff := cmp.Diff(want, told); diff != "" {
+			t.Errorf("docs/%s has other keys than the file: run `make docs` (-file +reference):\n%s", page, diff)
+		}
 	}
 }
 
@@ -153,8 +159,8 @@ func TestExamplesOfTheReference(t *testing.T) {
 	}
 	shown := map[string]bool{}
 	examples := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(referenceText(t), -1)
-	if len(examples) != 2 {
-		t.Fatalf("%d examples, want 2", len(examples))
+	if len(examples) != 3 {
+		t.Fatalf("%d examples, want 3", len(examples))
 	}
 	for _, example := range examples {
 		written := strings.ReplaceAll(example[1], "/etc/notebookd/", dir+"/")

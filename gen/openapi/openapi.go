@@ -9,3 +9,8 @@ import _ "embed"
 //
 //go:embed openapi.yaml
 var YAML []byte
+
+// ChineseYAML is the same document with its descriptions in Chinese.
+//
+//go:embed openapi.zh-CN.yaml
+var ChineseYAML []byte

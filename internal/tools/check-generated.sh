@@ -5,8 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-go tool -modfile=tools/go.mod buf generate -o "$tmp"
-cp internal/tools/openapi.go.txt "$tmp/gen/openapi/openapi.go"
+./internal/tools/generate.sh "$tmp"
 if ! diff -r gen "$tmp/gen"; then
 	echo "gen/ is stale: run 'make proto' and commit what it changes" >&2
 	exit 1

@@ -16,6 +16,12 @@ import (
 //go:embed configuration.md
 var configurationHead string
 
+//go:embed configuration.zh-CN.md
+var configurationHeadChinese string
+
+//go:embed configuration.zh-CN.yaml
+var configurationChinese string
+
 //go:embed example.yaml
 var example string
 
@@ -27,6 +33,19 @@ const server = "cmd/server"
 
 // configuration is the reference of the configuration file.
 func configuration(module fs.FS) (string, error) {
+	return configurationIn(module, configurationHead, nil)
+}
+
+// configurationInChinese is the same reference in Chinese.
+func configurationInChinese(module fs.FS) (string, error) {
+	to, err := newCatalogue("configuration.zh-CN.yaml", configurationChinese)
+	if err != nil {
+		return "", err
+	}
+	return configurationIn(module, configurationHeadChinese, to)
+}
+
+func configurationIn(module fs.FS, head string, to *catalogue) (string, error) {
 	src, err := newSource(module)
 	if err != nil {
 		return "", err
@@ -39,20 +58,20 @@ func configuration(module fs.FS) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	doc := &document{fixed: fixed, kinds: kinds, paths: map[string]bool{}}
+	doc := &document{to: to, fixed: fixed, kinds: kinds, paths: map[string]bool{}}
 	doc.learn(keys)
 	for path := range fixed {
 		if !doc.paths[path] {
 			return "", fmt.Errorf("fixedKeys names %s, which is no key", path)
 		}
 	}
-	doc.head(keys)
+	doc.head(head, keys)
 	for _, k := range keys {
 		if k.section {
 			doc.sectionOf(k)
 		}
 	}
-	return doc.String(), nil
+	return doc.String(), to.check()
 }
 
 // file returns the keys of the file.
@@ -211,6 +230,7 @@ func text(expr ast.Expr) (string, error) {
 // document is the reference that is being written.
 type document struct {
 	strings.Builder
+	to    *catalogue
 	fixed map[string]bool // see fixedKeys
 	kinds []kind
 	paths map[string]bool // of all keys
@@ -224,10 +244,10 @@ func (d *document) learn(keys []key) {
 }
 
 // head writes what comes before the sections.
-func (d *document) head(keys []key) {
-	head := strings.NewReplacer("{{example}}\n", example, "{{replicas}}\n", replicasExample).Replace(configurationHead)
-	d.WriteString("<!-- Made by `make docs` of the source: change that. -->\n" + head)
-	d.WriteString("\n## The file\n\n")
+func (d *document) head(text string, keys []key) {
+	text = strings.NewReplacer("{{example}}\n", d.to.comments(example), "{{replicas}}\n", d.to.comments(replicasExample)).Replace(text)
+	d.WriteString("<!-- Made by `make docs` of the source: change that. -->\n" + text)
+	d.WriteString("\n## " + d.to.say("The file") + "\n\n")
 	d.table()
 	for _, k := range keys {
 		name := "`" + k.path + "`"
@@ -243,7 +263,7 @@ func anchor(k key) string { return strings.NewReplacer(".", "", "[", "", "]", ""
 
 // sectionOf writes a section, and those of the kinds of clouds after it.
 func (d *document) sectionOf(k key) {
-	d.WriteString("\n## " + k.path + "\n\n" + d.marked(k.meaning) + "\n\n")
+	d.WriteString("\n## " + k.path + "\n\n" + d.to.say(d.marked(k.meaning)) + "\n\n")
 	d.table()
 	kinds := d.rows(k.keys)
 	for _, k := range kinds {
@@ -251,9 +271,9 @@ func (d *document) sectionOf(k key) {
 		name := k.path[strings.LastIndex(k.path, ".")+1:]
 		at := slices.IndexFunc(d.kinds, func(k kind) bool { return k.name == name })
 		if budget := d.kinds[at].budget; budget != "" {
-			fmt.Fprintf(d, "The quota that the cloud documents: `budget: {%s}`.\n\n", budget)
+			fmt.Fprintf(d, d.to.say("The quota that the cloud documents: `budget: {%s}`.")+"\n\n", budget)
 		} else {
-			d.WriteString("The cloud documents no quota.\n\n")
+			d.WriteString(d.to.say("The cloud documents no quota.") + "\n\n")
 		}
 		d.table()
 		d.rows(k.keys)
@@ -280,16 +300,23 @@ func (d *document) isKind(k key) bool {
 }
 
 func (d *document) table() {
-	d.WriteString("| Key | Type | Default | Restart | |\n|---|---|---|---|---|\n")
+	d.WriteString(d.to.say("| Key | Type | Default | Restart | |") + "\n|---|---|---|---|---|\n")
 }
 
 func (d *document) row(name string, k key) {
-	cells := []string{name, k.words, d.value(k.value), d.restart(k.path), d.marked(k.meaning)}
+	value := d.value(k.value)
+	if !onlyCode.MatchString(value) {
+		value = d.to.say(value)
+	}
+	cells := []string{name, d.to.say(k.words), value, d.to.say(d.restart(k.path)), d.to.say(d.marked(k.meaning))}
 	for i, cell := range cells {
 		cells[i] = strings.ReplaceAll(cell, "|", `\|`)
 	}
 	d.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 }
+
+// onlyCode is a default that is the same in every language.
+var onlyCode = regexp.MustCompile("^`[^`]*`$")
 
 // restart says what about a key takes a restart.
 func (d *document) restart(path string) string {

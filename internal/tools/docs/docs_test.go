@@ -160,6 +160,46 @@ func TestConfigurationNeedsText(t *testing.T) {
 	}
 }
 
+func TestCatalogue(t *testing.T) {
+	to, err := newCatalogue("x.yaml", "- {en: A door., zh: 一扇门。}\n- {en: of it, zh: 它的}\n- {en: old, zh: 旧}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := to.say("A door.") + to.say(""); got != "一扇门。" {
+		t.Errorf("got %q", got)
+	}
+	got := to.comments("a: 1   # of it\nb: \"#1\"\n  # c: 2\n  # d: 3  # of it\n")
+	if want := "a: 1   # 它的\nb: \"#1\"\n  # c: 2\n  # d: 3  # 它的\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	to.say("A window.")
+	to.say("A window.")
+	err = to.check()
+	if err == nil || strings.Count(err.Error(), "- en: A window.\n  zh: \"\"\n") != 1 || !strings.Contains(err.Error(), `does not say: "old"`) || strings.Contains(err.Error(), "of it") {
+		t.Errorf("check: %v", err)
+	}
+	for name, file := range map[string]string{
+		"twice": "- {en: a, zh: b}\n- {en: a, zh: c}\n", "needs en and zh": "- {en: a}\n", "not found": "- {en: a, zh: b, de: c}\n", "cannot unmarshal": "a: b\n",
+	} {
+		if _, err := newCatalogue("x.yaml", file); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%q: got %v, want %q", file, err, name)
+		}
+	}
+	var english *catalogue
+	if english.say("A door.") != "A door." || english.check() != nil {
+		t.Error("English is translated")
+	}
+}
+
+// TestTranslationNeedsEachText changes a text of the source: its translation is of
+// nothing then, and it has none itself.
+func TestTranslationNeedsEachText(t *testing.T) {
+	_, err := configurationIn(module(), "", &catalogue{name: "x.yaml", texts: map[string]string{"A gate.": "一扇大门。"}, used: map[string]bool{}})
+	if err == nil || !strings.Contains(err.Error(), "- en: A door.\n") || !strings.Contains(err.Error(), `does not say: "A gate."`) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestParseReason(t *testing.T) {
 	for _, tt := range []struct{ name, comment, want, problem string }{
 		{"one code", "NOT_FOUND. No such\nthing. None.\nDo: look\nelsewhere. Or not.\n", "NOT_FOUND|No such thing. None.|Look elsewhere. Or not.", ""},

@@ -20,6 +20,12 @@ import (
 //go:embed errors.md
 var errorsHead string
 
+//go:embed errors.zh-CN.md
+var errorsHeadChinese string
+
+//go:embed errors.zh-CN.yaml
+var errorsChinese string
+
 // contract is the folder with the enum, which is generated with the comments of the
 // contract.
 const contract = "gen/notebook/v1"
@@ -36,6 +42,19 @@ type reason struct {
 
 // errorReasons is the reference of errors.
 func errorReasons(module fs.FS) (string, error) {
+	return errorReasonsIn(module, errorsHead, nil)
+}
+
+// errorReasonsInChinese is the same reference in Chinese.
+func errorReasonsInChinese(module fs.FS) (string, error) {
+	to, err := newCatalogue("errors.zh-CN.yaml", errorsChinese)
+	if err != nil {
+		return "", err
+	}
+	return errorReasonsIn(module, errorsHeadChinese, to)
+}
+
+func errorReasonsIn(module fs.FS, head string, to *catalogue) (string, error) {
 	src, err := newSource(module)
 	if err != nil {
 		return "", err
@@ -45,21 +64,21 @@ func errorReasons(module fs.FS) (string, error) {
 		return "", err
 	}
 	var out strings.Builder
-	out.WriteString("<!-- Made by `make docs` of proto/notebook/v1/errors.proto: change that. -->\n" + errorsHead)
-	out.WriteString("\n| Reason | gRPC code | HTTP | Meaning | What to do |\n|---|---|---|---|---|\n")
+	out.WriteString("<!-- Made by `make docs` of proto/notebook/v1/errors.proto: change that. -->\n" + head)
+	out.WriteString("\n" + to.say("| Reason | gRPC code | HTTP | Meaning | What to do |") + "\n|---|---|---|---|---|\n")
 	for _, r := range reasons {
 		var names, statuses []string
 		for _, c := range r.codes {
 			names = append(names, "`"+c.String()+"`")
 			statuses = append(statuses, strconv.Itoa(runtime.HTTPStatusFromCode(codes.Code(c))))
 		}
-		cells := []string{"`" + r.name + "`", strings.Join(names, ", "), strings.Join(slices.Compact(statuses), ", "), r.meaning, r.do}
+		cells := []string{"`" + r.name + "`", strings.Join(names, ", "), strings.Join(slices.Compact(statuses), ", "), to.say(r.meaning), to.say(r.do)}
 		for i, cell := range cells {
 			cells[i] = strings.ReplaceAll(cell, "|", `\|`)
 		}
 		out.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 	}
-	return out.String(), nil
+	return out.String(), to.check()
 }
 
 // reasons reads the enum. All problems are returned together.

@@ -16,18 +16,23 @@ import (
 
 	"github.com/jhump/protoreflect/v2/protoprint"
 	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 )
 
-// roots are the files that the contract imports; what they import is added.
+// roots are the files that the contract imports, and those of the errors that it
+// promises, for readers of its descriptors; what they import is added.
 var roots = []protoreflect.FileDescriptor{
 	validate.File_buf_validate_validate_proto,
 	annotations.File_google_api_annotations_proto,
 	annotations.File_google_api_client_proto,
 	annotations.File_google_api_field_behavior_proto,
 	annotations.File_google_api_resource_proto,
+	errdetails.File_google_rpc_error_details_proto,
+	status.File_google_rpc_status_proto,
 }
 
 func main() {
