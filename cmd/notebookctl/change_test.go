@@ -95,13 +95,26 @@ func TestChangeInPlace(t *testing.T) {
 		args[1], args[3] = firstName, "other:1"
 		expect(t, c.want(t, exitError, args...).stderr, "a change to "+torch)
 	})
+	t.Run("more than needed", func(t *testing.T) {
+		// One command for notebooks that run and those that do not.
+		name := strings.Fields(c.want(t, 0, "list", "core", "--filter", "state = STOPPED", "-o", "name").stdout)[0]
+		args := []string{"change-image", name, "--image", "registry.example.com/team/more:1", "--image-type", "custom", "--yes", "NOTEBOOK_RUNNING,NOTEBOOK_ID_CHANGES"}
+		r := c.want(t, 0, append(args, "-o", "name")...)
+		expect(t, r.stderr, "note: --yes names NOTEBOOK_RUNNING, which", "makes no difference", "note: --yes names NOTEBOOK_ID_CHANGES, which")
+		refuse(t, c.want(t, 0, "history", strings.TrimSpace(r.stdout)).stdout, "Accepted", "NOTEBOOK_")
+		if got := imageOf(t, c, name); got != "registry.example.com/team/more:1" {
+			t.Errorf("the image is %s", got)
+		}
+		args[3] = "registry.example.com/team/more:2"
+		expect(t, c.want(t, exitUsage, append(args[:7], "NOTEBOOK_RUNNING,NONE")...).stderr, `"NONE" is no code of a consequence`)
+	})
 	t.Run("nobody to ask", func(t *testing.T) {
 		name := runningOf(t, c, "core")
 		before := imageOf(t, c, name)
 		args := []string{"change-image", name, "--image", "registry.example.com/team/other:1", "--image-type", "custom"}
 		r := c.want(t, exitError, args...)
 		expect(t, r.stderr, "nothing was done", "NOTEBOOK_RUNNING", "--yes NOTEBOOK_RUNNING")
-		expect(t, c.want(t, exitError, append(args, "--yes", "NOTEBOOK_ID_CHANGES")...).stderr, "NOTEBOOK_ID_CHANGES is not a consequence", "nothing was done")
+		expect(t, c.want(t, exitError, append(args, "--yes", "NOTEBOOK_ID_CHANGES")...).stderr, "--yes names NOTEBOOK_ID_CHANGES, which this change does not bring", "nothing was done")
 		// What comes from a pipe is no agreement.
 		expect(t, c.runIn(t, "y\ny\n", args...).stderr, "nothing was done")
 		if got := imageOf(t, c, name); got != before || c.want(t, 0, "history", name, "-o", "name").stdout != "" {

@@ -67,7 +67,7 @@ func (a *app) changeImageCommand() *cobra.Command {
 	flags.StringVar(&f.registryUser, "registry-user", "", a.l.T("`user` of a private registry; on a terminal the password is asked for"))
 	flags.StringVar(&f.passwordFile, "registry-password-file", "", a.l.T("`file` with the password; - is standard input, env is $NOTEBOOKCTL_REGISTRY_PASSWORD"))
 	flags.BoolVar(&f.plan, "plan", false, a.l.T("show the plan and change nothing"))
-	flags.StringSliceVar(&f.yes, "yes", nil, a.l.T("`codes` of the consequences that are accepted, with commas between them"))
+	flags.StringSliceVar(&f.yes, "yes", nil, a.l.T("`codes` of the consequences that are accepted, with commas between them; those that the change does not have make no difference"))
 	flags.DurationVar(&f.wait, "wait", 10*time.Minute, a.l.T("`time` to wait for the end; 0s: not at all"))
 	flags.StringVar(&f.requestID, "request-id", "", a.l.T("`id` of the request, a UUID: with that of a call whose answer was lost, nothing is done twice"))
 	flags.StringVar(&f.etag, "etag", "", a.l.T("change it only if the notebook still has this `etag`"))
@@ -315,7 +315,7 @@ func (a *app) showPlan(w io.Writer, plan *notebookv1.ChangeImageResponse) error 
 		if i == 0 {
 			title = t("Steps")
 		}
-		f.Add(title, table.Text(fmt.Sprintf("%d. %s", i+1, a.l.Step(step))))
+		f.Add(title, table.Text(fmt.Sprintf("%d. %s", i+1, a.l.Said(step))))
 	}
 	for i, warning := range c.GetWarnings() {
 		title := ""
@@ -341,7 +341,9 @@ func withType(image, kind string) string {
 
 // accept returns the codes of the consequences that were accepted: those that --yes
 // names and, where somebody can be asked, those that are agreed to. Without all of
-// them there is an error.
+// them there is an error. --yes may name more, so that one command fits notebooks that
+// run and those that do not; what the change does not have is not sent, and so is not
+// accepted should it have it a moment later.
 func (a *app) accept(ctx context.Context, c *notebookv1.ImageChange, yes []string) ([]string, error) {
 	var accepted, open []string
 	for _, w := range c.GetWarnings() {
@@ -353,7 +355,7 @@ func (a *app) accept(ctx context.Context, c *notebookv1.ImageChange, yes []strin
 	}
 	for _, code := range yes {
 		if !slices.ContainsFunc(c.GetWarnings(), func(w *notebookv1.ImageChange_Warning) bool { return w.GetCode() == code }) {
-			a.say("%s", a.l.T("note: %s is not a consequence of this change, and is not accepted", code))
+			a.say("%s", a.l.T("note: --yes names %s, which this change does not bring with it; that makes no difference", code))
 		}
 	}
 	if len(open) == 0 {

@@ -95,11 +95,11 @@ func (a *app) explain(p *problem, err error) ([]string, int) {
 	reason := words.ParseReason(p.reason)
 	means, do := a.l.Reason(reason)
 	if means == "" { // of a newer server
-		means = table.Clean(p.status.Message())
+		means = a.l.Said(table.Clean(p.status.Message()))
 	}
 	lines := []string{means}
 	if p.tellsMore(reason) {
-		lines = append(lines, t("The server says: %s", table.Clean(p.status.Message())))
+		lines = append(lines, t("The server says: %s", a.l.Said(table.Clean(p.status.Message()))))
 	}
 	lines = append(lines, a.violations(p, err)...)
 	if text := a.about(p); text != "" {
@@ -174,13 +174,13 @@ func (a *app) violations(p *problem, err error) []string {
 			found := positionForm.FindStringSubmatch(text)
 			var with *filterFailure
 			if found == nil || !errors.As(err, &with) || v.GetField() != "filter" {
-				lines = append(lines, field+": "+text)
+				lines = append(lines, field+a.l.Pick(": ", "：")+a.l.Said(text))
 				continue
 			}
 			at, _ := strconv.Atoi(found[1]) // the form has digits only; too many are beyond the end
 			at = min(at, len(with.filter))
 			lines = append(lines,
-				field+": "+strings.TrimPrefix(text, found[0]),
+				field+a.l.Pick(": ", "：")+a.l.Said(strings.TrimPrefix(text, found[0])),
 				"",
 				"  "+table.Clean(with.filter),
 				"  "+strings.Repeat(" ", table.Width(table.Clean(with.filter[:at])))+"^",

@@ -221,10 +221,7 @@ func (a *app) failureText(c *notebookv1.ImageChange) string {
 		return ""
 	}
 	means, _ := a.l.Reason(c.GetFailure().GetReason())
-	text := cmp.Or(means, c.GetFailure().GetMessage())
-	if a.l == words.English {
-		text = cmp.Or(c.GetFailure().GetMessage(), means)
-	}
+	text := a.l.Why(means, c.GetFailure().GetMessage())
 	if code := c.GetFailure().GetCloudCode(); code != "" {
 		text += a.l.Pick(" (", "（") + a.l.T("the cloud's code") + " " + code + a.l.Pick(")", "）")
 	}
@@ -292,7 +289,7 @@ func (a *app) changeFields(c *notebookv1.ImageChange) *table.Fields {
 		if i == 0 {
 			name = t("Steps")
 		}
-		f.Add(name, table.Text(fmt.Sprintf("%d. %s", i+1, a.l.Step(step))))
+		f.Add(name, table.Text(fmt.Sprintf("%d. %s", i+1, a.l.Said(step))))
 	}
 	return f
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/notebookd/notebookd/client"
 	"github.com/notebookd/notebookd/cmd/notebookctl/internal/table"
-	"github.com/notebookd/notebookd/cmd/notebookctl/internal/words"
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
 )
 
@@ -152,14 +151,11 @@ func (a *app) tellLocation(change client.Change) {
 	a.say("%s", text)
 }
 
-// locationReason says why a location is not live: in English in the server's words,
-// which are more exact.
+// locationReason says why a location is not live: in the server's words, which are more
+// exact.
 func (a *app) locationReason(r notebookv1.ErrorReason, message string) string {
 	means, _ := a.l.Reason(r)
-	if a.l == words.English && message != "" || means == "" {
-		return table.Clean(message)
-	}
-	return means
+	return a.l.Why(means, table.Clean(message))
 }
 
 // tap sees what a watch tells beside the changes of notebooks: resets, image

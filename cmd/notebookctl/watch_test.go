@@ -3,12 +3,15 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/notebookd/notebookd/cmd/notebookctl/internal/words"
 	"github.com/notebookd/notebookd/internal/upstream/cloudsim"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
@@ -75,6 +78,98 @@ func TestWatch(t *testing.T) {
 		var frame notebookv1.WatchResponse
 		if err := protojson.Unmarshal([]byte(line), &frame); err != nil || !json.Valid([]byte(line)) {
 			t.Errorf("%v: %s", err, line)
+		}
+	}
+}
+
+// TestWatchResumes: a watch goes on where it was when the server comes back with what it
+// had stored, also when it was killed. What happened meanwhile is told once, and nothing
+// else.
+func TestWatchResumes(t *testing.T) {
+	t.Parallel()
+	fleet := simulate(t, cloudsim.Config{Notebooks: 8})
+	store := fmt.Sprintf("store: {data_dir: %q}", t.TempDir())
+	s := serve(t, fleet, store)
+	c := s.caller(t)
+	states := func() map[string]string {
+		out := map[string]string{}
+		var list notebookv1.ListResponse
+		if err := protojson.Unmarshal([]byte(c.want(t, 0, "list", "core", "-o", "json").stdout), &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range list.GetNotebooks() {
+			out[strings.TrimPrefix(n.GetName(), "clouds/")] = words.English.State(n.GetState())
+		}
+		return out
+	}
+	inWords, inJSON := c.start(t, "watch", "core"), c.start(t, "watch", "core", "-o", "json")
+	within(t, 10*time.Second, "the snapshots", func() bool {
+		return strings.Contains(inWords.stdout.String(), "nb-eiguqichl5hc") && strings.Contains(inJSON.stdout.String(), "SNAPSHOT_END")
+	})
+	for times, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		before, wordsBefore, linesBefore := states(), len(inWords.stdout.String()), len(inJSON.stdout.String())
+		if err := s.process.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		_ = s.process.Wait() // by that signal
+		s.process = nil
+		within(t, 10*time.Second, "the interruption", func() bool {
+			return strings.Count(inWords.stderr.String(), "the connection is interrupted: ") > times
+		})
+		for range 6 {
+			fleet.CoresHub.Step()
+		}
+		s.configure(t, fleet, store) // on the same port
+		s.start(t)
+		s.ready(t)
+		within(t, 20*time.Second, "the connection", func() bool {
+			return strings.Count(inWords.stderr.String(), "connected again") > times
+		})
+		after := states()
+		want := map[string]string{} // by short name: what is told of a notebook
+		for name, now := range after {
+			switch was, known := before[name]; {
+			case !known:
+				want[name] = "ADDED"
+			case was != now:
+				want[name] = "state: " + was + " → " + now
+			}
+		}
+		for name := range before {
+			if _, ok := after[name]; !ok {
+				want[name] = "DELETED"
+			}
+		}
+		if len(want) < 2 {
+			t.Fatalf("only %v happened", want)
+		}
+		told := func() map[string]string {
+			out := map[string]string{}
+			for line := range strings.Lines(inWords.stdout.String()[wordsBefore:]) {
+				for name := range want {
+					if !strings.Contains(line, strings.ReplaceAll(strings.ReplaceAll(name, "locations/", ""), "notebooks/", "")+"  ") {
+						continue
+					}
+					out[name] += line
+				}
+			}
+			return out
+		}
+		within(t, 20*time.Second, fmt.Sprintf("all of %v is told", want), func() bool { return len(told()) == len(want) })
+		for name, line := range told() {
+			if !strings.Contains(line, want[name]) || strings.Count(line, "\n") != 1 {
+				t.Errorf("%v: %s is told as %q, want %q once", signal, name, line, want[name])
+			}
+		}
+		within(t, 20*time.Second, "all is told in JSON", func() bool {
+			return strings.Count(inJSON.stdout.String()[linesBefore:], `"notebook":`) >= len(want)
+		})
+		refuse(t, inJSON.stdout.String()[linesBefore:], `"reset"`, "SNAPSHOT_END", `"initial":true`)
+		refuse(t, inWords.stderr.String(), "the server tells everything anew")
+	}
+	for _, b := range []*background{inWords, inJSON} {
+		if code := b.end(t); code != 0 {
+			t.Errorf("it ended with %d\n%s", code, &b.stderr)
 		}
 	}
 }

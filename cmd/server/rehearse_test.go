@@ -206,7 +206,7 @@ func TestStateHistory(t *testing.T) {
 		got = append(got, strings.TrimSpace(p.State+" "+p.Reason))
 	}
 	if diff := cmp.Diff([]string{
-		"STATE_UNREACHABLE", "STATE_LIVE", "STATE_STALE ERROR_REASON_CLOUD_UNAVAILABLE", "STATE_UNREACHABLE ERROR_REASON_CLOUD_UNAVAILABLE", "STATE_LIVE",
+		"STATE_LIVE", "STATE_STALE ERROR_REASON_CLOUD_UNAVAILABLE", "STATE_UNREACHABLE ERROR_REASON_CLOUD_UNAVAILABLE", "STATE_LIVE",
 	}, got); diff != "" {
 		t.Errorf("the history (-want +got):\n%s", diff)
 	}

@@ -5,6 +5,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -161,12 +164,15 @@ func TestWithoutAConfiguration(t *testing.T) {
 	var out bytes.Buffer
 	p.server.announce(&out, control)
 	for _, want := range []string{
-		"SIMULATED", "curl '" + p.url + "/v1/notebooks", "curl -N " + p.url + "/v1/notebooks:watch",
+		"SIMULATED", "Nothing here is real.\nConsole: http://localhost:" + p.url[strings.LastIndex(p.url, ":")+1:] + "/\nTry:\n", "curl '" + p.url + "/v1/notebooks", "curl -N " + p.url + "/v1/notebooks:watch",
 		"grpcurl -plaintext " + p.conn.Target() + " notebook.v1.NotebookService/Watch", control,
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the first lines have no %q:\n%s", want, out.String())
 		}
+	}
+	if strings.Contains(out.String(), "notebookctl") {
+		t.Errorf("there is no notebookctl beside a test, but\n%s", out.String())
 	}
 	// A second one beside it takes other ports.
 	second, stopSecond, err := simulate(&config{})
@@ -174,4 +180,65 @@ func TestWithoutAConfiguration(t *testing.T) {
 		t.Fatalf("second = %s, %v", second, err)
 	}
 	stopSecond()
+}
+
+// TestFirstLines: a newcomer is told where the console is, unless there is none.
+func TestFirstLines(t *testing.T) {
+	fleet, err := cloudsim.Start(cloudsim.Config{Seed: 1, Notebooks: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fleet.Close()
+	for _, on := range []bool{true, false} {
+		p := start(t, fmt.Sprintf("http: {console: {enabled: %v}}\n%s", on, fleet.ServerConfig()))
+		var out bytes.Buffer
+		p.server.announce(&out, "")
+		want := fmt.Sprintf("notebookd serves 2 clouds: gRPC on %s, HTTP on %s.\n", p.conn.Target(), strings.TrimPrefix(p.url, "http://"))
+		if on {
+			want += "Console: http://localhost:" + p.url[strings.LastIndex(p.url, ":")+1:] + "/\n"
+		}
+		if out.String() != want {
+			t.Errorf("%q, want %q", &out, want)
+		}
+	}
+	for _, tt := range []struct {
+		ip   string
+		tls  bool
+		want string
+	}{
+		{"127.0.0.1", false, "http://localhost:8080"},
+		{"::1", true, "https://localhost:8080"},
+		{"0.0.0.0", false, "http://localhost:8080"},
+		{"::", false, "http://localhost:8080"},
+		{"192.0.2.7", true, "https://192.0.2.7:8080"},
+		{"2001:db8::7", false, "http://[2001:db8::7]:8080"},
+	} {
+		if got := baseURL(&net.TCPAddr{IP: net.ParseIP(tt.ip), Port: 8080}, tt.tls); got != tt.want {
+			t.Errorf("%v: %s, want %s", tt, got, tt.want)
+		}
+	}
+}
+
+// TestListCommand: the notebookctl that is beside the server is named as it can be run.
+func TestListCommand(t *testing.T) {
+	top := t.TempDir()
+	bin := filepath.Join(top, "bin")
+	if err := os.MkdirAll(filepath.Join(bin, "other", "notebookctl"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bin, "notebookctl"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ server, dir, address, want string }{
+		{"bin/server", "", "127.0.0.1:9090", "  bin/notebookctl list\n"},
+		{"bin/server", "", "127.0.0.1:9191", "  bin/notebookctl list --server 127.0.0.1:9191\n"},
+		{"bin/server", "bin", "127.0.0.1:9090", "  ./notebookctl list\n"},
+		{"bin/server", "bin/other", "127.0.0.1:9090", "  " + filepath.Join(bin, "notebookctl") + " list\n"},
+		{"bin/other/server", "", "127.0.0.1:9090", ""}, // a folder of that name
+		{"server", "", "127.0.0.1:9090", ""},
+	} {
+		if got := listCommand(filepath.Join(top, tt.server), filepath.Join(top, tt.dir), tt.address); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt, got, tt.want)
+		}
+	}
 }

@@ -56,24 +56,59 @@ const (
 	historyAge = time.Hour
 	// maxHistory bounds how many states of a location are remembered. One that is
 	// polled every few seconds can fail and recover more often than that in an hour:
-	// then the oldest are forgotten, and the history reaches less far back.
+	// then the oldest are forgotten, and the history reaches less far back. An outage
+	// takes no more of them than there are reasons, however long it is: see enter.
 	maxHistory = 120
 )
 
 // enter notes what a location has become, if its state or reason is another than
 // before. l is not shown yet; histories are shared by those that are.
+//
+// A location that nobody has tried to read yet has become nothing: its history begins
+// with what the first read finds.
 func (l *Location) enter(now time.Time) {
-	if n := len(l.history); n > 0 {
-		last := Location{State: l.history[n-1].State, Failure: l.history[n-1].Failure}
-		if last.State == l.State && last.Reason() == l.Reason() {
+	if len(l.history) == 0 && l.State == notebookv1.Location_STATE_UNREACHABLE && l.Failure == nil && l.LastAttempt.IsZero() {
+		return
+	}
+	kept := recent(l.history, now)
+	is := Past{State: l.State, Failure: l.Failure, Since: now}
+	if n := len(kept); n > 0 && kept[n-1].same(is) {
+		return
+	}
+	// While the breaker is open, the reason is now the breaker and now what its trial
+	// meets. One that comes back during an outage says nothing new, so it is told only
+	// for as long as it is the reason of now.
+	if n := len(kept); n > 0 && kept[n-1].repeats(kept[:n-1]) {
+		kept = kept[:n-1]
+		if kept[n-2].same(is) {
+			l.history = slices.Clip(kept)
 			return
 		}
 	}
-	kept := recent(l.history, now)
 	if len(kept) >= maxHistory {
 		kept = kept[len(kept)-maxHistory+1:]
 	}
-	l.history = append(slices.Clip(kept), Past{State: l.State, Failure: l.Failure, Since: now})
+	l.history = append(slices.Clip(kept), is)
+}
+
+// same reports whether a state is another one, for the same reason.
+func (p Past) same(other Past) bool {
+	a, b := Location{Failure: p.Failure}, Location{Failure: other.Failure}
+	return p.State == other.State && a.Reason() == b.Reason()
+}
+
+// repeats reports whether the reason of p was there before, and the state has stayed
+// the same since then.
+func (p Past) repeats(before []Past) bool {
+	for _, earlier := range slices.Backward(before) {
+		if earlier.State != p.State {
+			return false
+		}
+		if earlier.same(p) {
+			return true
+		}
+	}
+	return false
 }
 
 // recent are those of some states that had not ended an hour ago.
@@ -86,8 +121,8 @@ func recent(history []Past, now time.Time) []Past {
 
 // History returns the states of the last hour, oldest first. The first may have begun
 // earlier, and the last is what the location is now. It reaches back to when this
-// process first knew the location, if that is later, and holds the last 120 at most.
-// It must not be changed.
+// process first tried to read the location, if that is later, and is empty before; it
+// holds the last 120 at most. It must not be changed.
 func (l *Location) History(now time.Time) []Past { return recent(l.history, now) }
 
 // Breakers returns the circuit breakers of the location's calls, and of the

@@ -52,7 +52,7 @@ func TestHistoryOfAnOutage(t *testing.T) {
 		inv, _ := testInventory(t, cloud)
 		defer inv.Watching()() // polls every ten seconds or so
 		time.Sleep(9 * time.Minute)
-		want := []told{{isUnreachable, -1, 0}, {isLive, -1, time.Millisecond}}
+		want := []told{{isLive, -1, time.Millisecond}}
 		if diff := cmp.Diff(want, history(t, inv.store, began)); diff != "" {
 			t.Errorf("a good start (-want +got):\n%s", diff)
 		}
@@ -72,7 +72,7 @@ func TestHistoryOfAnOutage(t *testing.T) {
 			states = append(states, past)
 		}
 		want = []told{
-			{isUnreachable, -1, 0}, {isLive, -1, 0},
+			{isLive, -1, 0},
 			{isStale, upstream.KindTimeout, 10 * time.Minute}, {isUnreachable, upstream.KindTimeout, 10 * time.Minute},
 			{isUnreachable, upstream.KindFault, 15 * time.Minute}, {isLive, -1, 20 * time.Minute},
 		}
@@ -80,20 +80,85 @@ func TestHistoryOfAnOutage(t *testing.T) {
 			t.Errorf("after the outage (-want +got):\n%s", diff)
 		}
 
-		// The start was over an hour ago. The good time before the outage was not: its end
-		// is still within the hour.
-		time.Sleep(time.Until(began.Add(got[2].After + time.Hour - time.Second)))
-		if diff := cmp.Diff(got[1:], history(t, inv.store, began)); diff != "" {
+		// The start was over an hour ago. The end of the good time before the outage is
+		// still within the hour.
+		time.Sleep(time.Until(began.Add(got[1].After + time.Hour - time.Second)))
+		if diff := cmp.Diff(got, history(t, inv.store, began)); diff != "" {
 			t.Errorf("an hour after the outage began, less a second (-want +got):\n%s", diff)
 		}
 		time.Sleep(time.Second)
-		if diff := cmp.Diff(got[2:], history(t, inv.store, began)); diff != "" {
+		if diff := cmp.Diff(got[1:], history(t, inv.store, began)); diff != "" {
 			t.Errorf("an hour after the outage began (-want +got):\n%s", diff)
 		}
 		time.Sleep(2 * time.Hour)
-		if diff := cmp.Diff(got[5:], history(t, inv.store, began)); diff != "" {
+		if diff := cmp.Diff(got[4:], history(t, inv.store, began)); diff != "" {
 			t.Errorf("long after (-want +got):\n%s", diff)
 		}
+	})
+}
+
+// TestHistoryOfAnOpenBreaker: an hour of an outage whose reason goes back and forth is
+// told from its beginning, with each reason, and what the reason is now.
+func TestHistoryOfAnOpenBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(time.Hour, slog.New(slog.DiscardHandler))
+		began := time.Now()
+		set := func(state notebookv1.Location_State, kind upstream.Kind) {
+			s.updateLocation(testLocation, func(l *Location) {
+				l.Cloud, l.State, l.Failure, l.LastAttempt = "core", state, nil, time.Now()
+				if kind >= 0 {
+					l.Failure = &Failure{Kind: kind}
+				}
+			})
+		}
+		check := func(what string, want ...told) {
+			t.Helper()
+			if diff := cmp.Diff(want, history(t, s, began)); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", what, diff)
+			}
+		}
+		set(isLive, -1)
+		time.Sleep(time.Minute)
+		timeout, open, fault := told{isUnreachable, upstream.KindTimeout, time.Minute}, told{isUnreachable, upstream.KindCircuitOpen, 65 * time.Second}, upstream.KindFault
+		for range 55 * 6 { // tried every ten seconds
+			set(isUnreachable, upstream.KindTimeout)
+			time.Sleep(5 * time.Second)
+			set(isUnreachable, upstream.KindCircuitOpen)
+			time.Sleep(5 * time.Second)
+		}
+		check("while the breaker is open", told{isLive, -1, 0}, timeout, open)
+		shown, _ := s.Snapshot().Location(testLocation)
+		copied := append([]Past(nil), shown.History(time.Now())...)
+		set(isUnreachable, upstream.KindTimeout)
+		check("while it is tried", told{isLive, -1, 0}, timeout, open, told{isUnreachable, upstream.KindTimeout, 56 * time.Minute})
+		time.Sleep(time.Second)
+		set(isUnreachable, fault)
+		time.Sleep(time.Second)
+		set(isUnreachable, upstream.KindCircuitOpen)
+		time.Sleep(time.Second)
+		set(isUnreachable, upstream.KindTimeout)
+		failed := told{isUnreachable, fault, 56*time.Minute + time.Second}
+		check("when another reason came between", told{isLive, -1, 0}, timeout, open, failed, told{isUnreachable, upstream.KindTimeout, 56*time.Minute + 3*time.Second})
+		time.Sleep(time.Second)
+		set(isLive, -1)
+		time.Sleep(time.Second)
+		set(isUnreachable, upstream.KindTimeout)
+		again := []told{{isLive, -1, 56*time.Minute + 4*time.Second}, {isUnreachable, upstream.KindTimeout, 56*time.Minute + 5*time.Second}}
+		check("in another outage", append([]told{{isLive, -1, 0}, timeout, open, failed}, again...)...)
+		if diff := cmp.Diff(copied, shown.History(time.Now())); diff != "" {
+			t.Errorf("what was shown has changed (-was +is):\n%s", diff)
+		}
+		// What has left the hour is told anew when it comes back.
+		time.Sleep(30 * time.Minute)
+		set(isUnreachable, upstream.KindCircuitOpen)
+		time.Sleep(time.Hour)
+		set(isUnreachable, upstream.KindTimeout)
+		time.Sleep(time.Second)
+		set(isUnreachable, upstream.KindCircuitOpen)
+		time.Sleep(time.Second)
+		set(isUnreachable, upstream.KindTimeout)
+		second := told{isUnreachable, upstream.KindTimeout, 146*time.Minute + 5*time.Second}
+		check("much later", told{isUnreachable, upstream.KindCircuitOpen, 86*time.Minute + 5*time.Second}, second)
 	})
 }
 

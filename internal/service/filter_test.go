@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/web/sentences"
 )
 
 func at(text string) *timestamppb.Timestamp {
@@ -472,6 +474,17 @@ func TestFilterErrors(t *testing.T) {
 		if !strings.Contains(got.Error(), "at position "+strconv.Itoa(c.position)) {
 			t.Errorf("%q does not name the position", got.Error())
 		}
+		inChinese(t, got.Error())
+	}
+}
+
+// inChinese checks that there is Chinese for a fault, all of it.
+func inChinese(t *testing.T, fault string) {
+	t.Helper()
+	zh, ok := sentences.Chinese(fault)
+	plain := regexp.MustCompile(`"(?:[^"\\\\]|\\\\.)*"`).ReplaceAllString(zh, "")
+	if !ok || regexp.MustCompile(`[a-z] (?:is|are|not|the|of|for|has|may) `).MatchString(plain) {
+		t.Errorf("%.200q is %.200q in Chinese", fault, zh)
 	}
 }
 

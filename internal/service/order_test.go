@@ -68,6 +68,7 @@ func TestOrderErrors(t *testing.T) {
 		if got.Field != c.field || !strings.Contains(got.Problem, c.problem) || !strings.Contains(got.Error(), c.field) {
 			t.Errorf("%q: %#v, want field %q, problem with %q", c.text, got, c.field, c.problem)
 		}
+		inChinese(t, got.Error())
 	}
 }
 

@@ -615,8 +615,10 @@ type Location struct {
 	ResourceGroups []*ResourceGroupUsage `protobuf:"bytes,13,rep,name=resource_groups,json=resourceGroups,proto3" json:"resource_groups,omitempty"`
 	// Its states of the last hour, oldest first, as far as the server has seen
 	// them: the first may have begun earlier, and the last is that of now. A server
-	// that was started since begins with what it found, and of very many changes the
-	// oldest are left out. Only in the answers of CloudService, not in `Watch`.
+	// that was started since begins with what its first read found; before, there
+	// are none. Left out are reasons that come back while the state stays the same,
+	// as they do while a circuit breaker is open, once they have passed, and of very
+	// many changes the oldest. Only in the answers of CloudService, not in `Watch`.
 	StateHistory  []*PastState `protobuf:"bytes,14,rep,name=state_history,json=stateHistory,proto3" json:"state_history,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -120,11 +120,11 @@ test("a lost server is shown and survived, and the watch goes on where it was", 
   });
   away.expected = true;
   await server.stop();
-  await expect(page.getByText("The server is lost")).toBeVisible();
+  await expect(page.getByText("The server cannot be reached")).toBeVisible();
   expect(await rows(page)).toEqual(before);
   await clouds.step("core", 8);
   await server.start();
-  await expect(page.getByText("The server is lost")).toBeHidden({ timeout: 30_000 });
+  await expect(page.getByText("The server cannot be reached")).toBeHidden({ timeout: 30_000 });
   await expect.poll(() => truth(server)).not.toEqual(before);
   await expect.poll(async () => JSON.stringify(await rows(page)) === JSON.stringify(await truth(server)), { timeout: 20_000 }).toBe(true);
   expect(ids.length).toBeGreaterThan(0);

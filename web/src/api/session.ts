@@ -58,7 +58,11 @@ export async function verify(bearer: string | undefined): Promise<Caller> {
     throw lost(cause);
   }
   if (!response.ok) throw await errorOf(response);
-  return ((await response.json()) as { caller?: Caller }).caller ?? {};
+  try {
+    return ((await response.json()) as { caller?: Caller }).caller ?? {};
+  } catch (cause) {
+    throw lost(cause); // the page of somebody between
+  }
 }
 
 /** signIn verifies a token, or a client certificate when there is none, and keeps it if it is good. */

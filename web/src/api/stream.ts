@@ -9,7 +9,7 @@ export type StreamState =
   | { kind: "open" }
   /** Not connected; retryAt is when it tries again (Date.now()). */
   | { kind: "lost"; error: ApiError; retryAt: number }
-  /** Refused for good: a filter that makes no sense, no rights, signed out. */
+  /** Refused by the server itself, for good: a filter that makes no sense, no rights, signed out. */
   | { kind: "refused"; error: ApiError };
 
 export interface StreamOptions {
@@ -29,6 +29,13 @@ export interface StreamOptions {
 const silenceAfter = 40_000;
 const minPause = 500;
 const maxPause = 15_000;
+/** A connection that was open for this long went well: what fails later is another failure. */
+const wellAfter = 15_000;
+
+/** What does not get better by trying again. */
+const refusals = [400, 401, 403, 404];
+/** The same, told at the end of a stream: it began well, so what else fails may have passed. */
+const refusedLater = ["UNAUTHENTICATED", "PERMISSION_DENIED"];
 
 /** Stream keeps a watch open until it is closed. */
 export class Stream {
@@ -36,6 +43,8 @@ export class Stream {
   #token: string | undefined;
   #closed = false;
   #resumed = false;
+  /** When the connection was opened; 0 when it is not. */
+  #openedAt = 0;
   #attempt: AbortController | undefined;
   #wake: (() => void) | undefined;
 
@@ -66,26 +75,26 @@ export class Stream {
     while (!this.#closed) {
       this.#options.onState({ kind: "connecting" });
       let error: ApiError;
-      const began = Date.now();
+      this.#openedAt = 0;
       try {
         error = await this.#follow();
       } catch (cause) {
         error = cause instanceof ApiError ? cause : lost(cause);
       }
       if (this.#closed) return;
-      if (error.reason === "RESUME_TOKEN_INVALID" && this.#token) {
+      failures = this.#openedAt > 0 && Date.now() - this.#openedAt >= wellAfter ? 0 : failures + 1;
+      if (error.own && error.reason === "RESUME_TOKEN_INVALID" && this.#token) {
         this.#token = undefined; // the snapshot that comes instead says all
-        continue;
-      }
-      if ([400, 401, 403, 404].includes(error.http) || ["UNAUTHENTICATED", "PERMISSION_DENIED"].includes(error.reason)) {
+        if (failures <= 1) continue; // but not again and again without a pause
+      } else if (error.own && (refusals.includes(error.http) || refusedLater.includes(error.reason))) {
         this.#options.onState({ kind: "refused", error });
         return;
       }
-      failures = Date.now() - began > maxPause ? 0 : failures + 1;
       const backoff = Math.min(maxPause, minPause * 2 ** Math.min(failures, 6));
       // Those that were cut off together do not come back together.
-      const pause = Math.max(error.retryAfter ?? 0, backoff / 2 + (Math.random() * backoff) / 2);
+      const pause = Math.round(Math.max(error.retryAfter ?? 0, backoff / 2 + (Math.random() * backoff) / 2));
       this.#options.onState({ kind: "lost", error, retryAt: Date.now() + pause });
+      if (this.#closed) return;
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, pause);
         this.#wake = () => {
@@ -113,25 +122,30 @@ export class Stream {
         signal: attempt.signal,
         cache: "no-store",
       });
-      if (!response.ok || !response.body) return await errorOf(response);
+      if (!response.ok) return await errorOf(response);
+      if (!response.body || !/^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "")) {
+        return lost(); // the page of somebody between, for example one to sign in there
+      }
+      if (this.#closed) return lost();
+      this.#openedAt = Date.now();
       this.#options.onState({ kind: "open" });
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       const parser = new EventParser();
       for (;;) {
         const { done, value } = await reader.read();
-        if (done) return lost();
+        if (done || this.#closed) return lost();
         clearTimeout(silence);
         silence = setTimeout(() => attempt.abort(), silenceAfter);
         const frames: WatchResponse[] = [];
         let end: ApiError | undefined;
         parser.push(value, (event, data) => {
-          if (event === "end") end = errorOfStatus(data);
-          else if (data) frames.push(JSON.parse(data) as WatchResponse);
+          if (event === "end") end ??= errorOfStatus(data);
+          else if (data && !end) frames.push(JSON.parse(data) as WatchResponse);
         });
+        if (frames.length > 0) this.#options.onFrames(frames);
+        // Only now: what nobody has taken is to be told again.
         for (const frame of frames) if (frame.resumeToken) this.#token = frame.resumeToken;
-        if (frames.length > 0 && !this.#closed) this.#options.onFrames(frames);
         if (end) return end;
-        if (this.#closed) return lost();
       }
     } finally {
       clearTimeout(silence);
@@ -140,29 +154,51 @@ export class Stream {
   }
 }
 
-/** EventParser cuts a text stream into Server-Sent Events, however it is cut itself. */
+/**
+ * EventParser cuts a text stream into Server-Sent Events, however it is cut itself:
+ * https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+ */
 export class EventParser {
-  #rest = "";
+  /** The line that is not whole yet, in parts: a long one comes in many. */
+  #line: string[] = [];
+  /** Whether the last chunk ended with a CR: a LF that follows belongs to it. */
+  #cr = false;
+  #event = "";
+  #data: string | undefined;
 
   push(chunk: string, emit: (event: string, data: string) => void): void {
-    const text = this.#rest + chunk;
-    let from = 0;
+    if (chunk === "") return;
+    let text = this.#cr && chunk.startsWith("\n") ? chunk.slice(1) : chunk;
+    this.#cr = chunk.endsWith("\r");
+    if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n");
+    let at = 0;
     for (;;) {
-      const end = text.indexOf("\n\n", from);
-      if (end < 0) break;
-      let event = "message";
-      let data = "";
-      let at = from;
-      while (at < end) {
-        let eol = text.indexOf("\n", at);
-        if (eol < 0 || eol > end) eol = end;
-        if (text.startsWith("data: ", at)) data += (data ? "\n" : "") + text.slice(at + 6, eol);
-        else if (text.startsWith("event: ", at)) event = text.slice(at + 7, eol);
-        at = eol + 1;
+      const eol = text.indexOf("\n", at);
+      if (eol < 0) break;
+      let line = text.slice(at, eol);
+      if (this.#line.length > 0) {
+        line = this.#line.join("") + line;
+        this.#line = [];
       }
-      if (data) emit(event, data);
-      from = end + 2;
+      at = eol + 1;
+      this.#take(line, emit);
     }
-    this.#rest = text.slice(from);
+    if (at < text.length) this.#line.push(text.slice(at));
+  }
+
+  #take(line: string, emit: (event: string, data: string) => void): void {
+    if (line === "") {
+      const [event, data] = [this.#event || "message", this.#data];
+      this.#event = "";
+      this.#data = undefined;
+      if (data !== undefined) emit(event, data);
+      return;
+    }
+    const colon = line.indexOf(":");
+    const field = colon < 0 ? line : line.slice(0, colon); // of a comment it is empty
+    if (field !== "data" && field !== "event") return;
+    const value = colon < 0 ? "" : line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1);
+    if (field === "event") this.#event = value;
+    else this.#data = this.#data === undefined ? value : `${this.#data}\n${value}`;
   }
 }

@@ -1,6 +1,7 @@
 import type { ImageChange } from "../api/types";
 import { mayOperate } from "../api/session";
 import { t } from "../i18n/history";
+import { langOf, said } from "../i18n/sentences";
 import { reasonWord, warningWord } from "../i18n/words";
 import { href } from "../router";
 import { PhaseBadge } from "../ui/badge";
@@ -53,7 +54,7 @@ export function Entry({ change: c, all, ofOne = false }: { change: ImageChange; 
         {c.failure ? (
           <p class="failure">
             {reasonWord(c.failure.reason)}
-            {c.failure.message ? <span lang="en"> {c.failure.message}</span> : null}
+            {c.failure.message ? <span lang={langOf(c.failure.message)}> {said(c.failure.message)}</span> : null}
             {c.failure.cloudCode ? (
               <>
                 {" "}
@@ -139,10 +140,12 @@ function Details({ change: c }: { change: ImageChange }) {
       {c.steps?.length ? (
         <>
           <dt>{t("steps")}</dt>
-          <dd lang="en">
+          <dd>
             <ol>
               {c.steps.map((s) => (
-                <li key={s}>{s}</li>
+                <li key={s} lang={langOf(s)}>
+                  {said(s)}
+                </li>
               ))}
             </ol>
           </dd>

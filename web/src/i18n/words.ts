@@ -1,7 +1,9 @@
 // Words for what the API names: states, phases, reasons, warnings.
 
 import { lang, messages, translator } from ".";
+import type { KnownReason } from "../api/reasons";
 import { common } from "./common";
+import { said } from "./sentences";
 
 const states = messages(
   {
@@ -90,10 +92,10 @@ const warnings = messages(
 );
 
 // What happened and what to do, by ErrorReason.
-const reasons = messages(
+const reasons = messages<KnownReason | "UNKNOWN" | "SERVER_LOST">(
   {
     UNKNOWN: "Something went wrong. Try again; if it lasts, tell whoever runs notebookd.",
-    SERVER_LOST: "The server does not answer. Check the connection; it is tried again.",
+    SERVER_LOST: "The server cannot be reached. Check the connection, and what stands between; it is tried again.",
     CIRCUIT_OPEN: "The cloud has failed too often and is left alone for a while; nothing was sent. Try again later.",
     CLOUD_UNAVAILABLE: "The cloud cannot be reached or cannot serve. Try again later.",
     CLOUD_TIMEOUT: "The cloud did not answer in time. Try again later.",
@@ -130,7 +132,7 @@ const reasons = messages(
   },
   {
     UNKNOWN: "出错了。请重试；若持续出现，请联系 notebookd 的管理员。",
-    SERVER_LOST: "服务器没有响应。请检查网络；系统会自动重试。",
+    SERVER_LOST: "无法连接服务器。请检查网络及中间的代理；系统会自动重试。",
     CIRCUIT_OPEN: "该云连续失败，熔断器已打开，暂不调用；请求没有发出。请稍后重试。",
     CLOUD_UNAVAILABLE: "该云无法访问或无法提供服务。请稍后重试。",
     CLOUD_TIMEOUT: "该云没有及时应答。请稍后重试。",
@@ -175,7 +177,7 @@ export const stateWord = (state: string | undefined): string => word(states, sta
 export const locationStateWord = (state: string | undefined): string => word(locationStates, state ?? "STATE_UNSPECIFIED");
 export const phaseWord = (phase: string | undefined): string => (phase ? word(phases, phase) : translator(common)("unknown"));
 /** Words for the code of a warning, or those of the server for one that this console does not know. */
-export const warningWord = (code: string, message?: string): string => warnings[lang.value][code as keyof typeof warnings.en] ?? message ?? code;
+export const warningWord = (code: string, message?: string): string => warnings[lang.value][code as keyof typeof warnings.en] ?? (message ? said(message) : code);
 /** Words for a reason, with or without its prefix. */
 export const reasonWord = (reason: string | undefined): string => {
   const name = (reason ?? "UNKNOWN").replace(/^ERROR_REASON_/, "");

@@ -41,6 +41,7 @@ let watching = false;
 const waiting = new Map<number, (values: string[]) => void>();
 let asked = 0;
 let readSoon = 0;
+let readAgain = 0;
 
 const tell = (request: Request) => worker?.postMessage(request);
 
@@ -126,15 +127,19 @@ export async function valuesOf(field: string, prefix: string): Promise<string[]>
   });
 }
 
-async function readClouds(): Promise<void> {
+/** readClouds asks how the clouds do, and soon again when that fails. */
+export async function readClouds(): Promise<void> {
   if (document.visibilityState !== "visible" || !watching) return;
+  clearTimeout(readAgain);
   try {
     const told = await listClouds();
     if (!watching) return; // somebody has signed out since
     clouds.value = told;
     cloudsError.value = undefined;
   } catch (cause) {
-    if (cause instanceof ApiError) cloudsError.value = cause;
+    if (!watching || !(cause instanceof ApiError)) return;
+    cloudsError.value = cause;
+    readAgain = window.setTimeout(readClouds, Math.max(2000, cause.retryAfter ?? 0));
   }
 }
 
@@ -143,7 +148,7 @@ async function askCaller(): Promise<void> {
     caller.value = await getCaller();
   } catch (cause) {
     if (!(cause instanceof ApiError) || cause.reason === "UNAUTHENTICATED") return; // the call has told the session
-    if (cause.http === 404) caller.value = { method: "METHOD_NONE", grants: [{ role: "ROLE_ADMIN", parent: "clouds/-" }] };
+    if (cause.own && cause.http === 404) caller.value = { method: "METHOD_NONE", grants: [{ role: "ROLE_ADMIN", parent: "clouds/-" }] };
     else if (!caller.peek()) setTimeout(askCaller, 2000);
   }
 }
@@ -152,7 +157,7 @@ async function ask(): Promise<void> {
   try {
     consoleConfig.value ??= await getConsoleConfig();
   } catch (cause) {
-    if (!(cause instanceof ApiError) || cause.http !== 404) {
+    if (!(cause instanceof ApiError) || !cause.own || cause.http !== 404) {
       setTimeout(ask, 2000);
       return;
     }
@@ -179,6 +184,7 @@ export function begin(): void {
       locations.value = new Map();
       imageChanges.value = new Map();
       clouds.value = undefined;
+      cloudsError.value = undefined;
     }
   });
   effect(() => {

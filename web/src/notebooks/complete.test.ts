@@ -39,3 +39,18 @@ test("a term is added so that it holds for all of the filter", () => {
   expect(and("b = 2 AND a = 1", "a = 1")).toBe("b = 2 AND a = 1");
   expect(and("NOT a = 1", "a = 1")).toBe("NOT a = 1 AND a = 1");
 });
+
+test("a term takes the place of one that says something else of the same", () => {
+  expect(and("expire_time < 2026-03-01T00:00:00Z", "expire_time < 2026-03-02T00:00:00Z")).toBe("expire_time < 2026-03-02T00:00:00Z");
+  expect(and('a = "x AND y" AND expire_time<2026-03-01T00:00:00Z AND b', "expire_time < 2026-03-02T00:00:00Z")).toBe('a = "x AND y" AND expire_time < 2026-03-02T00:00:00Z AND b');
+  expect(and("state = RUNNING", "state = FAILED")).toBe("state = FAILED");
+  expect(and(and("cloud = core AND location = xb3", "cloud = scnet"), "location = 11250")).toBe("cloud = scnet AND location = 11250");
+  expect(and("(b = 2 OR c = 3) AND a = 1", "a = 2")).toBe("(b = 2 OR c = 3) AND a = 2");
+  expect(and('name = "a OR b"', "a = 2")).toBe('name = "a OR b" AND a = 2');
+  // These say something else, or not only that.
+  expect(and("expire_time > 2026-03-01T00:00:00Z", "expire_time < 2026-03-02T00:00:00Z")).toBe("expire_time > 2026-03-01T00:00:00Z AND expire_time < 2026-03-02T00:00:00Z");
+  expect(and("(state = RUNNING)", "state = FAILED")).toBe("(state = RUNNING) AND state = FAILED");
+  expect(and("state = RUNNING OR state = STOPPED", "state = FAILED")).toBe("(state = RUNNING OR state = STOPPED) AND state = FAILED");
+  expect(and("NOT state = RUNNING", "state = FAILED")).toBe("NOT state = RUNNING AND state = FAILED");
+  expect(and('"state = RUNNING AND x"', "state = FAILED")).toBe('"state = RUNNING AND x" AND state = FAILED');
+});

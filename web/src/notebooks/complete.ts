@@ -109,10 +109,32 @@ export async function proposals(text: string, caret: number, values: (field: str
   return { from, options: options.filter((o) => o !== typed).slice(0, 12) };
 }
 
-/** and adds a term to a filter. */
+const simple = /^([A-Za-z_][\w.]*)\s*(!=|<=|>=|=|<|>|:)\s*(?:"(?:[^"\\]|\\.)*"|[^\s"()]+)$/;
+
+/** factorsOf are the parts of a filter that AND joins. */
+function factorsOf(filter: string): string[] {
+  const factors: string[] = [];
+  let from = 0;
+  let depth = 0;
+  for (const { 0: token, index } of filter.matchAll(/"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[()]|\s+AND(?=[\s(])\s*/g)) {
+    if (token === "(") depth++;
+    else if (token === ")") depth--;
+    else if (depth === 0 && /^\s/.test(token)) {
+      factors.push(filter.slice(from, index));
+      from = index + token.length;
+    }
+  }
+  return [...factors, filter.slice(from)];
+}
+
+/** and adds a term to a filter, in the place of one that says something else of the same. */
 export function and(filter: string, term: string): string {
   const text = filter.trim();
   if (text === "") return term;
-  if (text.split(/\s+AND\s+/).includes(term)) return text;
-  return `${/\bOR\b/.test(text) ? `(${text})` : text} AND ${term}`;
+  const about = (factor: string) => simple.exec(factor)?.slice(1, 3).join(" ");
+  const factors = factorsOf(text);
+  const same = factors.findIndex((factor) => about(factor) !== undefined && about(factor) === about(term));
+  if (same >= 0) return factors.map((factor, i) => (i === same ? term : factor)).join(" AND ");
+  const or = factors.some((factor) => /\bOR\b/.test(factor.replaceAll(/"(?:[^"\\]|\\.)*"|\(.*\)/gs, "")));
+  return `${or ? `(${text})` : text} AND ${term}`;
 }

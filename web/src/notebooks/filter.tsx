@@ -1,6 +1,7 @@
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { characterAt, positionOf } from "../changes/history";
 import { t } from "../i18n/notebooks";
+import { langOf, said } from "../i18n/sentences";
 import { reasonWord } from "../i18n/words";
 import { filterState, valuesOf } from "../live/live";
 import { place, setParams } from "../router";
@@ -69,6 +70,7 @@ export function Filter() {
   const problem = error?.problemOf("filter");
   const bytes = problem === undefined ? undefined : positionOf(problem);
   const at = bytes === undefined ? undefined : characterAt(applied, bytes);
+  const fault = (problem ?? error?.message ?? "").replace(/^at position \d+: /, ""); // which is shown otherwise
   const day = new Date(Date.now() + 86_400_000).toISOString().slice(0, 16) + ":00Z";
   const chips: [string, string][] = [
     [t("chipRunning"), "state = RUNNING"],
@@ -151,7 +153,7 @@ export function Filter() {
               {applied.slice(at + 1)}
             </p>
           )}
-          <p lang="en">{problem ?? error.message}</p>
+          <p lang={langOf(fault)}>{said(fault)}</p>
         </div>
       ) : null}
       <div class="chips" role="group" aria-label={t("chips")}>

@@ -1,5 +1,6 @@
 import { ApiError } from "../api/errors";
 import { t } from "../i18n/common";
+import { langOf, said } from "../i18n/sentences";
 import { reasonWord } from "../i18n/words";
 
 /** Problem tells an error in words: what happened, what to do, and what the server said. */
@@ -10,8 +11,8 @@ export function Problem({ error, retry }: { error: ApiError; retry?: () => void 
         <strong>{reasonWord(error.reason)}</strong>
       </p>
       {error.message && error.reason !== "SERVER_LOST" ? (
-        <p class="detail" lang="en">
-          <code>{error.reason}</code> {error.message}
+        <p class="detail">
+          <code>{error.reason}</code> <span lang={langOf(error.message)}>{said(error.message)}</span>
         </p>
       ) : null}
       {retry ? (

@@ -9,6 +9,7 @@ import { hasEnded, newer, notebookOf, recreates, stepper, tookOf, type Step } fr
 import { acknowledged, allTicked, newRequestId, Requests, type PendingRequest } from "../changes/request";
 import { t } from "../i18n/change";
 import { t as common } from "../i18n/common";
+import { langOf, said } from "../i18n/sentences";
 import { phaseWord, reasonWord, warningWord } from "../i18n/words";
 import { clouds, connection, imageChanges } from "../live/live";
 import { href, place } from "../router";
@@ -353,7 +354,7 @@ function Form(props: {
     }
     props.plan();
   }
-  const faultOf = (own: string | undefined, field: string) => own ?? error?.problemOf(field);
+  const faultOf = (own: string | undefined, field: string) => own ?? (said(error?.problemOf(field) ?? "") || undefined);
   const imageFault = faultOf(faults.image, "image");
   const typeFault = faultOf(faults.type, "image_type");
   const change = (changes: Partial<Fields>) => {
@@ -512,9 +513,11 @@ function Plan(props: { request: PendingRequest; sending: boolean; error: ApiErro
           {plan.steps?.length ? (
             <>
               <h3>{t("steps")}</h3>
-              <ol lang="en">
+              <ol>
                 {plan.steps.map((s) => (
-                  <li key={s}>{s}</li>
+                  <li key={s} lang={langOf(s)}>
+                    {said(s)}
+                  </li>
                 ))}
               </ol>
             </>
@@ -708,8 +711,8 @@ function Result({ change: c }: { change: ImageChange }) {
           <strong>{t("failed")}</strong> {reasonWord(c.failure?.reason)}
         </p>
         {c.failure?.message ? (
-          <p class="detail" lang="en">
-            {c.failure.message}
+          <p class="detail" lang={langOf(c.failure.message)}>
+            {said(c.failure.message)}
           </p>
         ) : null}
         {c.failure?.cloudCode ? (

@@ -4,8 +4,9 @@ import { parseDuration } from "../api/errors";
 import { locale } from "../i18n";
 import { t } from "../i18n/clouds";
 import { t as common } from "../i18n/common";
+import { langOf, said } from "../i18n/sentences";
 import { locationStateWord, reasonWord } from "../i18n/words";
-import { clouds, cloudsError, locations } from "../live/live";
+import { clouds, cloudsError, connection, locations, readClouds } from "../live/live";
 import { href } from "../router";
 import { LocationBadge } from "../ui/badge";
 import { duration } from "../ui/duration";
@@ -21,7 +22,7 @@ export function CloudsView() {
   return (
     <div class="clouds">
       <h1>{t("title")}</h1>
-      {error && error.reason !== "SERVER_LOST" ? <Problem error={error} /> : null}
+      {error && (error.reason !== "SERVER_LOST" || connection.value.kind === "open") ? <Problem error={error} retry={() => void readClouds()} /> : null}
       {all === undefined && !error ? <p role="status">{common("loading")}</p> : null}
       {all?.length === 0 ? <p>{t("none")}</p> : null}
       {all?.map((cloud) => <CloudCard key={cloud.name} cloud={cloud} everywhere={all.flatMap(latest)} />)}
@@ -151,7 +152,7 @@ function LocationCard({ location: l, everywhere }: { location: Location; everywh
           {l.reason ? <p>{reasonWord(l.reason)}</p> : null}
           {l.message || l.cloudCode ? (
             <p class="detail">
-              {l.message}
+              <span lang={langOf(l.message ?? "")}>{said(l.message ?? "")}</span>
               {l.cloudCode ? (
                 <>
                   {" "}

@@ -7,6 +7,7 @@ import { Entry } from "../changes/entry";
 import { characterAt, chips, filterOf, merge, parseChips, positionOf, type Chip } from "../changes/history";
 import { t as common } from "../i18n/common";
 import { t } from "../i18n/history";
+import { langOf, said } from "../i18n/sentences";
 import { imageChanges } from "../live/live";
 import { place, setParams } from "../router";
 import { Problem } from "../ui/problem";
@@ -120,6 +121,8 @@ function toggle(on: Set<Chip>, chip: Chip): void {
   setParams({ only: chips.filter((c) => next.has(c)).join(",") || undefined });
 }
 
+const FaultText = ({ text }: { text: string }) => <span lang={langOf(text)}>{said(text)}</span>;
+
 function FilterForm({ typed, error }: { typed: string; error: ApiError | undefined }) {
   const [text, setText] = useState(typed);
   const problem = error?.problemOf("filter") ?? error?.message;
@@ -167,7 +170,7 @@ function FilterForm({ typed, error }: { typed: string; error: ApiError | undefin
       {problem ? (
         <p id="history-filter-fault" class="filter-fault" role="alert">
           {at === undefined ? "" : `${t("faultAt", { at: at + 1 })} `}
-          <span lang="en">{problem.replace(/^(filter: )?at position \d+: /, "")}</span>
+          <FaultText text={problem.replace(/^(filter: )?at position \d+: /, "")} />
         </p>
       ) : null}
     </form>

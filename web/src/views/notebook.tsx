@@ -9,6 +9,7 @@ import { timeline, type Seen } from "../changes/timeline";
 import { locale } from "../i18n";
 import { t as common } from "../i18n/common";
 import { t } from "../i18n/notebook";
+import { langOf, said } from "../i18n/sentences";
 import { reasonWord, stateWord } from "../i18n/words";
 import { clouds, imageChanges } from "../live/live";
 import { href } from "../router";
@@ -143,7 +144,7 @@ function LocationTrouble({ location: l }: { location: Location }) {
       {l.reason ? <p>{reasonWord(l.reason)}</p> : null}
       {l.message ? (
         <p class="muted">
-          {l.message} {l.cloudCode ? <code>{l.cloudCode}</code> : null}
+          <span lang={langOf(l.message)}>{said(l.message)}</span> {l.cloudCode ? <code>{l.cloudCode}</code> : null}
         </p>
       ) : null}
     </>
@@ -318,7 +319,7 @@ function Fields({ notebook: n, location: l }: { notebook: Notebook; location: Lo
             [t("displayName"), l?.displayName],
             [t("locationState"), l ? <LocationBadge state={l.state} /> : undefined],
             [t("lastRead"), l ? (l.lastSuccessTime ? ago(l.lastSuccessTime) : common("never")) : undefined],
-            [t("lastError"), l?.message],
+            [t("lastError"), l?.message ? <span lang={langOf(l.message)}>{said(l.message)}</span> : undefined],
           ]}
         />
       </div>

@@ -5,10 +5,11 @@ import { t as common } from "../i18n/common";
 import { locale } from "../i18n";
 import { t } from "../i18n/notebooks";
 import { reasonWord, stateWord } from "../i18n/words";
-import { arrange, clouds, filterState, lines, locations, setFilter } from "../live/live";
+import { arrange, clouds, cloudsError, connection, filterState, lines, locations, readClouds, setFilter } from "../live/live";
 import { groupings, sortKeys, type Arrangement, type GroupBy, type SortKey } from "../live/store";
 import { Filter } from "../notebooks/filter";
 import { and } from "../notebooks/complete";
+import { places } from "../notebooks/strip";
 import { Table } from "../notebooks/table";
 import { place, setParams } from "../router";
 import { LocationBadge } from "../ui/badge";
@@ -72,7 +73,7 @@ export function NotebooksView() {
         </label>
         <label class="nb-phone">
           {t("sortBy")}{" "}
-          <select value={sort === "name" ? "display" : sort} onChange={(e) => setParams({ sort: e.currentTarget.value })}>
+          <select value={sort === "name" ? "display" : sort} onChange={(e) => setParams({ sort: `${descending ? "-" : ""}${e.currentTarget.value}` })}>
             {sortKeys
               .filter((k) => k !== "name")
               .map((k) => (
@@ -81,6 +82,9 @@ export function NotebooksView() {
                 </option>
               ))}
           </select>
+        </label>
+        <label class="nb-phone">
+          <input type="checkbox" checked={descending} onChange={(e) => setParams({ sort: `${e.currentTarget.checked ? "-" : ""}${sort}` })} /> {t("descending")}
         </label>
         <Sums filtered={filter !== ""} />
       </div>
@@ -118,11 +122,12 @@ function Empty({ filtered }: { filtered: boolean }) {
 function Strip() {
   return (
     <section class="nb-strip" aria-label={t("locations")}>
-      {(clouds.value ?? []).map((cloud) => (
+      {cloudsError.value && connection.value.kind === "open" ? <Unread why={reasonWord(cloudsError.value.reason)} /> : null}
+      {places(clouds.value, locations.value).map(({ cloud, locations: all }) => (
         <Fragment key={cloud.name}>
           {cloud.reason ? <Broken cloud={cloud} /> : null}
-          {(cloud.locations ?? []).map((l) => (
-            <Place key={l.name} location={newest(l)} />
+          {all.map((l) => (
+            <Place key={l.name} location={l} />
           ))}
         </Fragment>
       ))}
@@ -130,10 +135,18 @@ function Strip() {
   );
 }
 
-/** A location as it was told last: by the watch, or by the last reading of the clouds. */
-function newest(l: Location): Location {
-  const told = locations.value.get(l.name);
-  return told && (told.lastAttemptTime ?? "") > (l.lastAttemptTime ?? "") ? told : l;
+/** Unread tells that the clouds cannot be read, though the watch goes on. */
+function Unread({ why }: { why: string }) {
+  return (
+    <div class="nb-place bad" role="status">
+      <span>
+        <strong>{t("unread")}</strong> {why}
+      </span>
+      <button type="button" onClick={() => void readClouds()}>
+        {common("retry")}
+      </button>
+    </div>
+  );
 }
 
 function Broken({ cloud }: { cloud: Cloud }) {

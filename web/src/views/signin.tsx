@@ -6,6 +6,7 @@ import { depart, needsReader, OidcError, redeem, type Answer, type Issuer } from
 import { caller, consoleConfig, issuer, setToken, signedOut, signIn, turnedAway } from "../api/session";
 import { t as common } from "../i18n/common";
 import { reasonWord } from "../i18n/words";
+import { langOf, said } from "../i18n/sentences";
 import { t } from "../i18n/signin";
 import { countdown, now } from "../ui/time";
 import { Copy } from "../ui/copy";
@@ -67,8 +68,8 @@ export function SignIn() {
             <strong>{t("ended")}</strong> {error.reason === "UNAUTHENTICATED" ? t("expired") : reasonWord(error.reason)}
           </p>
           {error.message ? (
-            <p class="detail" lang="en">
-              <code>{error.reason}</code> {error.message}
+            <p class="detail">
+              <code>{error.reason}</code> <span lang={langOf(error.message)}>{said(error.message)}</span>
             </p>
           ) : null}
         </div>
@@ -102,8 +103,8 @@ function OidcProblem({ error }: { error: Error }) {
         <p>
           <strong>{t("oidcTokenRefused")}</strong>
         </p>
-        <p class="detail" lang="en">
-          <code>{error.reason}</code> {error.message}
+        <p class="detail">
+          <code>{error.reason}</code> <span lang={langOf(error.message)}>{said(error.message)}</span>
         </p>
       </div>
     ) : (

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	notebookv1 "github.com/notebookd/notebookd/gen/notebook/v1"
+	"github.com/notebookd/notebookd/web/sentences"
 )
 
 // text is the same in both languages.
@@ -178,30 +179,32 @@ func (l Language) Warning(w *notebookv1.ImageChange_Warning) string {
 	if t, ok := warnings[w.GetCode()]; ok && (l == Chinese || w.GetMessage() == "") {
 		return t.in(l)
 	}
-	return w.GetMessage()
+	return l.Said(w.GetMessage())
 }
 
 // Consequence returns a consequence in words by its code alone.
 func (l Language) Consequence(code string) string { return warnings[code].in(l) }
 
-// steps are the server's texts of what a change does, in order.
-var steps = map[string]string{
-	"change the image in the cloud":                         "在云端更换镜像",
-	"read the notebook until it shows the image":            "读取笔记本实例，直到显示新镜像",
-	"stop the notebook, keeping what is in its file system": "停止笔记本实例，保留其文件系统",
-	"make another notebook with the image":                  "用新镜像创建另一个笔记本实例",
-	"wait until it runs":                                    "等待其运行",
-	"stop it, as the old one is":                            "将其停止，与旧实例一致",
-	"give it the name of the old one":                       "改为旧实例的名称",
-	"release the old one":                                   "释放旧实例",
+// Said returns what a server says in words of its own, such as a step of a plan; in
+// Chinese where that is known.
+func (l Language) Said(english string) string {
+	if l == Chinese {
+		return sentences.Of(english)
+	}
+	return english
 }
 
-// Step returns a step in words; one of a newer server is left as it is.
-func (l Language) Step(step string) string {
-	if zh, ok := steps[step]; ok && l == Chinese {
-		return zh
+// Why says why something is so: in the server's words, which are more exact than what
+// the reason means, but may have no translation.
+func (l Language) Why(means, english string) string {
+	switch _, known := sentences.Chinese(english); {
+	case english == "":
+		return means
+	case means == "" || known || l == English:
+		return l.Said(english)
+	default:
+		return means + "（" + english + "）"
 	}
-	return step
 }
 
 var states = map[notebookv1.Notebook_State]text{

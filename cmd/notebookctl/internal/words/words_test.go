@@ -191,6 +191,26 @@ func TestContractIsTranslated(t *testing.T) {
 	}
 }
 
+// TestWhatTheServerSays: it is told in the language, or as it is, and never instead of
+// nothing.
+func TestWhatTheServerSays(t *testing.T) {
+	for _, tt := range []struct{ got, want string }{
+		{Chinese.Said("release the old one"), "释放旧实例"},
+		{English.Said("release the old one"), "release the old one"},
+		{Chinese.Said("something new"), "something new"},
+		{Chinese.Why("原因", "the cloud cannot be read; the old notebook is gone"), "无法读取云上的数据；旧实例已不存在"},
+		{Chinese.Why("原因", "something new"), "原因（something new）"},
+		{Chinese.Why("", "something new"), "something new"},
+		{Chinese.Why("原因", ""), "原因"},
+		{English.Why("reason", "the cloud cannot be read"), "the cloud cannot be read"},
+		{English.Why("reason", ""), "reason"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%q, want %q", tt.got, tt.want)
+		}
+	}
+}
+
 func TestDetect(t *testing.T) {
 	for _, tt := range []struct {
 		all, messages, lang string
