@@ -107,7 +107,7 @@ test("a cloud that fails is shown, and so is that it is back", async ({ page, se
   await expect(location.locator(".badge").first()).toHaveText("live", { timeout: 20_000 });
 });
 
-test("a lost server is shown and survived, and the watch goes on where it was", async ({ page, context, server, clouds, away }) => {
+test("a lost server is shown and survived, and the watch goes on where it was", async ({ page, context, server, clouds, expected }) => {
   await page.goto(server.url);
   await expect(sums(page)).toContainText("notebooks");
   const before = await truth(server);
@@ -118,7 +118,7 @@ test("a lost server is shown and survived, and the watch goes on where it was", 
   context.on("response", (r) => {
     if (r.url().includes("notebooks:watch") && r.ok()) ids.push(r.request().headers()["last-event-id"]);
   });
-  away.expected = true;
+  expected.away = true;
   await server.stop();
   await expect(page.getByText("The server is lost")).toBeVisible();
   expect(await rows(page)).toEqual(before);
