@@ -1,5 +1,7 @@
 import type { ImageChange } from "../api/types";
 import { mayOperate } from "../api/session";
+import { planStep } from "../i18n/change";
+import { t as common } from "../i18n/common";
 import { t } from "../i18n/history";
 import { reasonWord, warningWord } from "../i18n/words";
 import { href } from "../router";
@@ -47,19 +49,18 @@ export function Entry({ change: c, all, ofOne = false }: { change: ImageChange; 
         </span>
         {c.reason ? (
           <p class="why">
-            <span class="sr-only">{t("why")}: </span>“{c.reason}”
+            <span class="sr-only">
+              {t("why")}
+              {common("colon")}
+            </span>
+            “{c.reason}”
           </p>
         ) : null}
         {c.failure ? (
           <p class="failure">
             {reasonWord(c.failure.reason)}
             {c.failure.message ? <span lang="en"> {c.failure.message}</span> : null}
-            {c.failure.cloudCode ? (
-              <>
-                {" "}
-                ({t("cloudCode")} <code>{c.failure.cloudCode}</code>)
-              </>
-            ) : null}
+            {c.failure.cloudCode ? <span> {common("brackets", { text: `${t("cloudCode")} ${c.failure.cloudCode}` })}</span> : null}
           </p>
         ) : null}
       </div>
@@ -139,10 +140,12 @@ function Details({ change: c }: { change: ImageChange }) {
       {c.steps?.length ? (
         <>
           <dt>{t("steps")}</dt>
-          <dd lang="en">
+          <dd>
             <ol>
               {c.steps.map((s) => (
-                <li key={s}>{s}</li>
+                <li key={s} lang={planStep(s) === s ? "en" : undefined}>
+                  {planStep(s)}
+                </li>
               ))}
             </ol>
           </dd>

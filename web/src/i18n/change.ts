@@ -1,4 +1,8 @@
-import { messages, translator } from ".";
+import { lang, messages, translator } from ".";
+import { stepsInChinese } from "../changes/steps";
+
+/** planStep is a step of a plan in words. */
+export const planStep = (text: string): string => (lang.value === "zh" ? (stepsInChinese[text] ?? text) : text);
 
 export const t = translator(
   messages(

@@ -7,7 +7,7 @@ import type { ChangePhase, Cloud, ImageChange, Notebook } from "../api/types";
 import { imagesOf, type SeenImage } from "../changes/images";
 import { hasEnded, newer, notebookOf, recreates, stepper, tookOf, type Step } from "../changes/phases";
 import { acknowledged, allTicked, newRequestId, Requests, type PendingRequest } from "../changes/request";
-import { t } from "../i18n/change";
+import { planStep, t } from "../i18n/change";
 import { t as common } from "../i18n/common";
 import { phaseWord, reasonWord, warningWord } from "../i18n/words";
 import { clouds, connection, imageChanges } from "../live/live";
@@ -335,15 +335,16 @@ function Form(props: {
   error: ApiError | undefined;
 }) {
   const { notebook: n, fields, type, types, login, seen, edit, error } = props;
-  const [faults, setFaults] = useState<{ image?: string; type?: string; login?: string }>({});
+  // By their messages' names: the language may change while they are told.
+  const [faults, setFaults] = useState<{ image?: "required" | "noSpace"; type?: "requiredType"; login?: "requiredLogin" }>({});
   const form = useRef<HTMLFormElement>(null);
   function submit(event: Event) {
     event.preventDefault();
     const image = fields.image.trim();
-    const found = {
-      ...(image === "" ? { image: t("required") } : /\s/.test(image) ? { image: t("noSpace") } : {}),
-      ...(types.length > 0 && !type ? { type: t("requiredType") } : {}),
-      ...((fields.username === "") !== (fields.password === "") ? { login: t("requiredLogin") } : {}),
+    const found: typeof faults = {
+      ...(image === "" ? { image: "required" } : /\s/.test(image) ? { image: "noSpace" } : {}),
+      ...(types.length > 0 && !type ? { type: "requiredType" } : {}),
+      ...((fields.username === "") !== (fields.password === "") ? { login: "requiredLogin" } : {}),
     };
     setFaults(found);
     if (Object.keys(found).length > 0) {
@@ -353,7 +354,7 @@ function Form(props: {
     }
     props.plan();
   }
-  const faultOf = (own: string | undefined, field: string) => own ?? error?.problemOf(field);
+  const faultOf = (own: typeof faults.image | typeof faults.type, field: string) => (own ? t(own) : error?.problemOf(field));
   const imageFault = faultOf(faults.image, "image");
   const typeFault = faultOf(faults.type, "image_type");
   const change = (changes: Partial<Fields>) => {
@@ -422,7 +423,7 @@ function Form(props: {
         {login ? (
           <details class="login" open={fields.username !== "" || fields.password !== "" || undefined}>
             <summary>
-              {t("login")} <span class="muted">({t("optional")})</span>
+              {t("login")} <span class="muted">{common("brackets", { text: t("optional") })}</span>
             </summary>
             <p id="change-login-hint" class="muted hint">
               {t("loginHint")}
@@ -453,12 +454,12 @@ function Form(props: {
                 />
               </div>
             </div>
-            <Fault id="change-login-fault" text={faults.login} />
+            <Fault id="change-login-fault" text={faults.login && t(faults.login)} />
           </details>
         ) : null}
         <div class="field">
           <label for="change-reason">
-            {t("reason")} <span>({t("optional")})</span>
+            {t("reason")} <span>{common("brackets", { text: t("optional") })}</span>
           </label>
           <input id="change-reason" type="text" maxLength={1024} value={fields.reason} aria-describedby="change-reason-hint" onInput={(e) => change({ reason: e.currentTarget.value })} />
           <span id="change-reason-hint" class="muted hint">
@@ -507,14 +508,20 @@ function Plan(props: { request: PendingRequest; sending: boolean; error: ApiErro
       {unchanged ? null : (
         <>
           <p>
-            <span class="muted">{t("way")}:</span> {t(recreates(plan) ? "wayRecreate" : "wayInPlace")}
+            <span class="muted">
+              {t("way")}
+              {common("colon")}
+            </span>
+            {t(recreates(plan) ? "wayRecreate" : "wayInPlace")}
           </p>
           {plan.steps?.length ? (
             <>
               <h3>{t("steps")}</h3>
-              <ol lang="en">
+              <ol>
                 {plan.steps.map((s) => (
-                  <li key={s}>{s}</li>
+                  <li key={s} lang={planStep(s) === s ? "en" : undefined}>
+                    {planStep(s)}
+                  </li>
                 ))}
               </ol>
             </>
@@ -705,7 +712,9 @@ function Result({ change: c }: { change: ImageChange }) {
     return (
       <div class="problem" role="alert">
         <p>
-          <strong>{t("failed")}</strong> {reasonWord(c.failure?.reason)}
+          <strong>{t("failed")}</strong>
+          {common("gap")}
+          {reasonWord(c.failure?.reason)}
         </p>
         {c.failure?.message ? (
           <p class="detail" lang="en">
@@ -714,12 +723,16 @@ function Result({ change: c }: { change: ImageChange }) {
         ) : null}
         {c.failure?.cloudCode ? (
           <p class="detail">
-            {t("cloudCode")}: <code>{c.failure.cloudCode}</code>
+            {t("cloudCode")}
+            {common("colon")}
+            <code>{c.failure.cloudCode}</code>
           </p>
         ) : null}
         {c.cloudRequestId ? (
           <p class="detail">
-            {t("cloudRequest")}: <code>{c.cloudRequestId}</code> <Copy text={c.cloudRequestId} />
+            {t("cloudRequest")}
+            {common("colon")}
+            <code>{c.cloudRequestId}</code> <Copy text={c.cloudRequestId} />
           </p>
         ) : null}
         <p>{t(c.sent ? "failedSent" : "failedUnsent")}</p>
@@ -729,7 +742,9 @@ function Result({ change: c }: { change: ImageChange }) {
   if (c.phase === "PHASE_UNCHANGED") return <p class="note good">{t("unchanged")}</p>;
   return (
     <p class="note good">
-      <strong>{t("succeeded")}</strong> {t(c.newNotebook ? "succeededRecreate" : "succeededInPlace")}
+      <strong>{t("succeeded")}</strong>
+      {common("gap")}
+      {t(c.newNotebook ? "succeededRecreate" : "succeededInPlace")}
     </p>
   );
 }

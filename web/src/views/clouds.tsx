@@ -151,7 +151,7 @@ function LocationCard({ location: l, everywhere }: { location: Location; everywh
           {l.reason ? <p>{reasonWord(l.reason)}</p> : null}
           {l.message || l.cloudCode ? (
             <p class="detail">
-              {l.message}
+              <span lang="en">{l.message}</span>
               {l.cloudCode ? (
                 <>
                   {" "}

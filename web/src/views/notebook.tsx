@@ -143,7 +143,7 @@ function LocationTrouble({ location: l }: { location: Location }) {
       {l.reason ? <p>{reasonWord(l.reason)}</p> : null}
       {l.message ? (
         <p class="muted">
-          {l.message} {l.cloudCode ? <code>{l.cloudCode}</code> : null}
+          <span lang="en">{l.message}</span> {l.cloudCode ? <code>{l.cloudCode}</code> : null}
         </p>
       ) : null}
     </>
@@ -318,7 +318,7 @@ function Fields({ notebook: n, location: l }: { notebook: Notebook; location: Lo
             [t("displayName"), l?.displayName],
             [t("locationState"), l ? <LocationBadge state={l.state} /> : undefined],
             [t("lastRead"), l ? (l.lastSuccessTime ? ago(l.lastSuccessTime) : common("never")) : undefined],
-            [t("lastError"), l?.message],
+            [t("lastError"), l?.message ? <span lang="en">{l.message}</span> : undefined],
           ]}
         />
       </div>
@@ -382,9 +382,16 @@ function SeenEntry({ seen: e }: { seen: Seen }) {
             <div key={f.path}>
               <dt class="mono">{f.path}</dt>
               <dd>
-                <span class="sr-only">{t("old")}: </span>
+                <span class="sr-only">
+                  {t("old")}
+                  {common("colon")}
+                </span>
                 <del>{valueWord(f.path, f.from)}</del> <span aria-hidden="true" class="arrow">→</span>
-                <span class="sr-only"> {t("new")}: </span>
+                <span class="sr-only">
+                  {" "}
+                  {t("new")}
+                  {common("colon")}
+                </span>
                 <ins>{valueWord(f.path, f.to)}</ins>
               </dd>
             </div>
