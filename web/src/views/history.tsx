@@ -166,7 +166,7 @@ function FilterForm({ typed, error }: { typed: string; error: ApiError | undefin
       </span>
       {problem ? (
         <p id="history-filter-fault" class="filter-fault" role="alert">
-          {at === undefined ? "" : `${t("faultAt", { at: at + 1 })} `}
+          {at === undefined ? "" : t("faultAt", { at: at + 1 }) + common("gap")}
           <span lang="en">{problem.replace(/^(filter: )?at position \d+: /, "")}</span>
         </p>
       ) : null}
