@@ -84,7 +84,13 @@ test("rows are grouped, folded and sorted", async ({ page, server }) => {
   await expect(head).toHaveAttribute("aria-expanded", "false");
   await expect.poll(async () => (await names(page)).filter((n) => running.includes(n ?? ""))).toEqual([]);
 
-  await page.getByLabel("Group by").selectOption("nothing");
+  // An address may bring another filter and another grouping at once.
+  await page.evaluate(() => void (location.hash = "#/?filter=state+%3D+STOPPED&group=location"));
+  await expect(sums(page)).toContainText("notebooks match");
+  await expect(page.getByRole("button", { name: "core / xb3", exact: true }).and(page.locator("[aria-expanded]"))).toBeVisible();
+  await page.evaluate(() => void (location.hash = "#/"));
+  await expect(sums(page)).not.toContainText("match");
+
   await page.getByRole("button", { name: "Age", exact: true }).click();
   await expect(page.getByRole("columnheader", { name: "Age", exact: true })).toHaveAttribute("aria-sort", "ascending");
   const byAge = (await server.notebooks({ orderBy: "create_time" })).map((n) => n.name);

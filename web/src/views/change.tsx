@@ -423,7 +423,9 @@ function Form(props: {
         {login ? (
           <details class="login" open={fields.username !== "" || fields.password !== "" || undefined}>
             <summary>
-              {t("login")} <span class="muted">{common("brackets", { text: t("optional") })}</span>
+              {t("login")}
+              {common("gap")}
+              <span class="muted">{common("brackets", { text: t("optional") })}</span>
             </summary>
             <p id="change-login-hint" class="muted hint">
               {t("loginHint")}
@@ -459,7 +461,9 @@ function Form(props: {
         ) : null}
         <div class="field">
           <label for="change-reason">
-            {t("reason")} <span>{common("brackets", { text: t("optional") })}</span>
+            {t("reason")}
+            {common("gap")}
+            <span>{common("brackets", { text: t("optional") })}</span>
           </label>
           <input id="change-reason" type="text" maxLength={1024} value={fields.reason} aria-describedby="change-reason-hint" onInput={(e) => change({ reason: e.currentTarget.value })} />
           <span id="change-reason-hint" class="muted hint">
