@@ -153,7 +153,8 @@ export function Filter() {
               {applied.slice(at + 1)}
             </p>
           )}
-          <p lang="en">{problem ?? error.message}</p>
+          {/* Its place is told above, in characters and not in bytes. */}
+          <p lang="en">{problem?.replace(/^(filter: )?at position \d+: /, "") ?? error.message}</p>
         </div>
       ) : null}
       <div class="chips" role="group" aria-label={t("chips")}>
