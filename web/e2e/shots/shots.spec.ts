@@ -1,6 +1,6 @@
 import path from "node:path";
 import type { Page } from "@playwright/test";
-import { changes, outage, signIn, table, type Scenes } from "../fixtures/scenes.ts";
+import { changes, outage, recreations, signIn, table, type Scenes } from "../fixtures/scenes.ts";
 import { asking, test } from "../fixtures/test.ts";
 import { looks, show } from "../fixtures/looks.ts";
 
@@ -22,5 +22,6 @@ async function play<S extends { page: Page }>(scenes: Scenes<S>, stage: S): Prom
 
 test("the table, clouds, notebooks", async ({ page, server, clouds, expected }) => await play(table, { page, server, clouds, expected }));
 test("image changes", async ({ page, server, clouds, expected }) => await play(changes, { page, server, clouds, expected }));
+test("a notebook is replaced", async ({ page, server, clouds, expected }) => await play(recreations, { page, server, clouds, expected }));
 test("clouds that fail, a lost server", async ({ page, server, clouds, expected }) => await play(outage, { page, server, clouds, expected }));
 asking("signing in", async ({ page, server, clouds, expected, tokens, issuer }) => await play(signIn, { page, server, clouds, expected, tokens, issuer }));

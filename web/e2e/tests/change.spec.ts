@@ -33,7 +33,8 @@ test("an image is changed in place: plan, ticks, progress, history", async ({ pa
   await expect(entry).toContainText("trained:7");
 });
 
-test("a cloud that recreates: the new notebook takes the old one's place", async ({ page, server }) => {
+test("a cloud that recreates: the new notebook takes the old one's place", async ({ page, server, clouds }) => {
+  await clouds.set("scnet", { transition: "100ms" });
   const others = await server.notebooks({ filter: `cloud = scnet AND location = 11250` });
   const old = others.find((n) => n.name === still.scnet)!;
   const image = others.map((n) => n.image?.uri).find((uri) => uri && uri !== old.image?.uri)!;

@@ -1,7 +1,7 @@
 import AxeBuilder from "@axe-core/playwright";
 import type { Page } from "@playwright/test";
 import { show, type Look } from "../fixtures/looks.ts";
-import { changes, outage, signIn, table, type Scenes, type Stage } from "../fixtures/scenes.ts";
+import { changes, outage, recreations, signIn, table, type Scenes, type Stage } from "../fixtures/scenes.ts";
 import { asking, expect, test } from "../fixtures/test.ts";
 import { english, strings } from "../fixtures/words.ts";
 
@@ -41,9 +41,10 @@ async function inTheWay(page: Page): Promise<string[]> {
 }
 
 test.describe("everybody can read", () => {
-  test.describe.configure({ timeout: 90_000 });
+  test.describe.configure({ timeout: 120_000 }); // they are a dozen views each
   test("the table, clouds and notebooks", async ({ page, server, clouds, expected }) => await play(table, { page, server, clouds, expected }));
   test("image changes", async ({ page, server, clouds, expected }) => await play(changes, { page, server, clouds, expected }));
+  test("how a notebook is replaced", async ({ page, server, clouds, expected }) => await play(recreations, { page, server, clouds, expected }));
   test("clouds that fail and a server that is lost", async ({ page, server, clouds, expected }) => await play(outage, { page, server, clouds, expected }));
   asking("how to sign in", async ({ page, server, clouds, expected, tokens, issuer }) => {
     const names = ["ben", "ben, viewers", "您的身份是 ben", "carl", "carl, strangers", "strangers", "复制：carl", "oidc:dora", "oidc:operators", "access_denied: told by the issuer"];
