@@ -1,6 +1,8 @@
 import { still } from "../fixtures/clouds.ts";
 import { Authority, type Pair } from "../fixtures/certificates.ts";
+import { inTheWay, narrow, show, wide } from "../fixtures/looks.ts";
 import { expect, test as base } from "../fixtures/test.ts";
+import { english } from "../fixtures/words.ts";
 
 const test = base.extend<{ callers: { anna: Pair; carl: Pair } }>({
   callers: async ({ dir }, use) => {
@@ -55,4 +57,10 @@ test("a client certificate signs in without a word, and none is told what to do"
   await expect(nobody.page.getByText("import the certificate into the browser")).toBeVisible();
   await nobody.page.getByRole("button", { name: "Try the certificate again" }).click();
   await expect(nobody.page.getByRole("alert")).toHaveText("The browser showed no certificate that the server accepts.");
+  for (const look of [wide, narrow]) {
+    await show(nobody.page, look);
+    expect(await inTheWay(nobody.page)).toEqual([]);
+  }
+  await show(nobody.page, { ...wide, language: "zh" });
+  expect(await english(nobody.page, [])).toEqual([]);
 });

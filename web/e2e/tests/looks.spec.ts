@@ -1,12 +1,7 @@
-import AxeBuilder from "@axe-core/playwright";
-import type { Page } from "@playwright/test";
-import { show, type Look } from "../fixtures/looks.ts";
+import { inTheWay, narrow, show, wide } from "../fixtures/looks.ts";
 import { changes, outage, recreations, signIn, table, type Scenes, type Stage } from "../fixtures/scenes.ts";
 import { asking, expect, test } from "../fixtures/test.ts";
 import { english, strings } from "../fixtures/words.ts";
-
-const wide: Look = { width: 1440, colorScheme: "light", language: "en" };
-const narrow: Look = { width: 390, colorScheme: "dark", language: "en" };
 
 /**
  * play goes from scene to scene. In each nothing is in the way of a screen reader or
@@ -29,15 +24,6 @@ async function play<S extends Stage>(scenes: Scenes<S>, stage: S, token?: string
       await show(page, wide);
     });
   }
-}
-
-/** inTheWay are the serious faults that axe finds. */
-async function inTheWay(page: Page): Promise<string[]> {
-  // There are no frames, so it needs no second page to put things together.
-  const { violations } = await new AxeBuilder({ page }).setLegacyMode(true).options({ resultTypes: ["violations"] }).analyze();
-  return violations
-    .filter((v) => v.impact === "serious" || v.impact === "critical")
-    .map((v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 120)).slice(0, 3).join(" | ")}`);
 }
 
 test.describe("everybody can read", () => {

@@ -1,6 +1,7 @@
 import type { Page } from "@playwright/test";
 import { still } from "../fixtures/clouds.ts";
 import type { Issuer } from "../fixtures/issuer.ts";
+import { inTheWay, narrow, show, wide } from "../fixtures/looks.ts";
 import { asking as test, expect } from "../fixtures/test.ts";
 
 // A page asks at once for what it shows, and who is asking.
@@ -98,6 +99,10 @@ test("a sign-in is renewed before it ends, and told when it has ended", async ({
 
   await expect(page.getByText("Your sign-in has ended.")).toBeVisible({ timeout: 20_000 });
   await expect(change(page)).toHaveCount(0);
+  for (const look of [wide, narrow]) {
+    await show(page, look);
+    expect(await inTheWay(page)).toEqual([]);
+  }
   expect(new URL(page.url()).hash).toBe(`#/${still.core}`);
   expect(await kept(page)).toEqual({ token: null, flow: null });
 });
