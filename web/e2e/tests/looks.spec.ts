@@ -3,6 +3,9 @@ import { changes, outage, recreations, signIn, table, type Scenes, type Stage } 
 import { asking, expect, test } from "../fixtures/test.ts";
 import { english, strings } from "../fixtures/words.ts";
 
+// What is found here is told by name, and a picture is taken of it.
+test.use({ trace: "off" });
+
 /**
  * play goes from scene to scene. In each nothing is in the way of a screen reader or
  * wider than the screen, wide and light or narrow and dark, and all is Chinese where it should be.
