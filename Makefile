@@ -63,7 +63,7 @@ test-browser: ## Run the tests that need a browser (Debian: chromium).
 	$(GO) test -race -count=1 -tags browser -run '^TestBrowser' ./cmd/server/
 
 .PHONY: test-console
-test-console: build ## Run the tests of the web console in a browser (Debian: chromium; Node).
+test-console: build ## Run the tests of the web console in a browser (Debian: chromium openssl; Node).
 	cd web/e2e && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm test
 
 .PHONY: test-docs

@@ -20,7 +20,8 @@ export default defineConfig({
     timezoneId: "Asia/Shanghai",
     colorScheme: "light",
     viewport: { width: 1440, height: 900 },
-    trace: "retain-on-failure",
+    // Without a film of every page, which takes as long as the tests; what was on it is there.
+    trace: { mode: "retain-on-failure", screenshots: false, snapshots: true, sources: true },
     screenshot: "only-on-failure",
     launchOptions: {
       executablePath: chromium,

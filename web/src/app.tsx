@@ -71,9 +71,10 @@ function View() {
       return <ChangeView key={route.name} name={route.name} />;
     case "nowhere":
       return (
-        <p>
-          {t("nowhere")} <a href={href("/")}>{t("toNotebooks")}</a>
-        </p>
+        <>
+          <h1>{t("nowhere")}</h1>
+          <a href={href("/")}>{t("toNotebooks")}</a>
+        </>
       );
   }
 }
@@ -91,7 +92,7 @@ function Who() {
   if (!consoleConfig.value?.auth.required || !who) return null;
   return (
     <>
-      <span class="who muted" title={who.groups?.join(", ")}>
+      <span class="who muted" title={[who.subject, ...(who.groups ?? [])].join(", ")}>
         {who.subject}
       </span>
       {who.method === "METHOD_CERTIFICATE" ? null : (

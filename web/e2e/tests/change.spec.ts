@@ -1,4 +1,5 @@
 import { still } from "../fixtures/clouds.ts";
+import { carryOut } from "../fixtures/scenes.ts";
 import { expect, test } from "../fixtures/test.ts";
 
 test("an image is changed in place: plan, ticks, progress, history", async ({ page, server, clouds }) => {
@@ -32,7 +33,8 @@ test("an image is changed in place: plan, ticks, progress, history", async ({ pa
   await expect(entry).toContainText("trained:7");
 });
 
-test("a cloud that recreates: the new notebook takes the old one's place", async ({ page, server }) => {
+test("a cloud that recreates: the new notebook takes the old one's place", async ({ page, server, clouds }) => {
+  await clouds.set("scnet", { transition: "100ms" });
   const others = await server.notebooks({ filter: `cloud = scnet AND location = 11250` });
   const old = others.find((n) => n.name === still.scnet)!;
   const image = others.map((n) => n.image?.uri).find((uri) => uri && uri !== old.image?.uri)!;
@@ -70,7 +72,8 @@ test("a refusal of the cloud is told, and the image stays", async ({ page, serve
   expect(failed).toMatchObject({ phase: "PHASE_FAILED", toImage: "registry.example.com/team/refused:1" });
 });
 
-test("a notebook that changed since the plan is planned again, and goes back to the image before", async ({ page, server }) => {
+test("a notebook that changed since the plan is planned again, and goes back to the image before", async ({ page, server, expected }) => {
+  expected.refusals = ["409 POST /v1/{notebook}:changeImage"];
   const before = (await server.notebook(still.core))!.image!;
   await page.goto(`${server.url}/#/${still.core}/change`);
   await page.getByLabel("New image").fill("registry.example.com/team/mine:1");
@@ -85,7 +88,27 @@ test("a notebook that changed since the plan is planned again, and goes back to 
   await expect(page.getByText("The notebook has changed meanwhile.").first()).toBeVisible({ timeout: 20_000 });
   expect((await server.notebook(still.core))!.image?.uri).toBe("registry.example.com/team/theirs:1");
 
+  // The change of somebody else is taken back from the history.
   await page.goto(`${server.url}/#/history`);
   await page.getByRole("link", { name: /previous image/ }).first().click();
   await expect(page.getByLabel("New image")).toHaveValue(before.uri!);
+  await expect(page.getByLabel("Kind of image")).toHaveValue(before.type!);
+  await page.getByRole("button", { name: "Show the plan" }).click();
+  await carryOut(page);
+  await expect(page.getByText("The image was changed.")).toBeVisible({ timeout: 20_000 });
+  expect((await server.notebook(still.core))!.image).toMatchObject({ uri: before.uri, type: before.type });
+  const done = await server.imageChanges(`notebook = "${still.core}"`);
+  expect(done.map((c) => [c.phase, c.fromImage, c.toImage])).toEqual([
+    ["PHASE_SUCCEEDED", "registry.example.com/team/theirs:1", before.uri],
+    ["PHASE_SUCCEEDED", before.uri, "registry.example.com/team/theirs:1"],
+  ]);
+
+  // And once more: what was taken back is brought again by repeating it.
+  await page.goto(`${server.url}/#/history`);
+  await page.getByRole("link", { name: /^Repeat: theirs:1/ }).click();
+  await expect(page.getByLabel("New image")).toHaveValue("registry.example.com/team/theirs:1");
+  await page.getByRole("button", { name: "Show the plan" }).click();
+  await carryOut(page);
+  await expect(page.getByText("The image was changed.")).toBeVisible({ timeout: 20_000 });
+  expect((await server.notebook(still.core))!.image?.uri).toBe("registry.example.com/team/theirs:1");
 });

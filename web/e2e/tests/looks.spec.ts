@@ -1,27 +1,45 @@
-import AxeBuilder from "@axe-core/playwright";
-import { still } from "../fixtures/clouds.ts";
-import { expect, test } from "../fixtures/test.ts";
+import { inTheWay, narrow, show, wide } from "../fixtures/looks.ts";
+import { changes, outage, recreations, signIn, table, type Scenes, type Stage } from "../fixtures/scenes.ts";
+import { asking, expect, test } from "../fixtures/test.ts";
+import { english, strings } from "../fixtures/words.ts";
 
-const views = { notebooks: "/", grouped: "/?group=location", clouds: "/clouds", notebook: `/${still.scnet}`, change: `/${still.scnet}/change`, history: "/history" };
+// What is found here is told by name, and a picture is taken of it.
+test.use({ trace: "off" });
 
-for (const colorScheme of ["light", "dark"] as const) {
-  for (const width of [1440, 390]) {
-    test(`nothing is in the way of a screen reader, ${colorScheme}, ${width} px`, async ({ page, server }) => {
-      await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-      await page.setViewportSize({ width, height: 844 });
-      for (const [view, at] of Object.entries(views)) {
-        await page.goto(`${server.url}/#${at}`);
-        await expect(page.getByRole("heading", { level: 1 })).toBeVisible();
-        if (at === "/" || view === "grouped") await expect(page.locator('.nb-sums[data-complete="true"]')).toBeVisible();
-        await expect(page.getByText("Loading …")).toHaveCount(0);
-        const { violations } = await new AxeBuilder({ page }).analyze();
-        const bad = violations.filter((v) => v.impact === "serious" || v.impact === "critical").map((v) => `${view}: ${v.id} ${v.nodes.map((n) => n.html.slice(0, 120)).slice(0, 3).join(" | ")}`);
-        expect(bad).toEqual([]);
-        expect(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${view} is no wider than the screen`).toBe(true);
+/**
+ * play goes from scene to scene. In each nothing is in the way of a screen reader or
+ * wider than the screen, wide and light or narrow and dark, and all is Chinese where it should be.
+ */
+async function play<S extends Stage>(scenes: Scenes<S>, stage: S, token?: string, names: string[] = []): Promise<void> {
+  const { page, server, expected } = stage;
+  const told = new Set(names);
+  for (const [name, see] of Object.entries(scenes)) {
+    await test.step(name, async () => {
+      await see(stage);
+      for (const look of [wide, narrow]) {
+        await show(page, look);
+        expect.soft(await inTheWay(page), `${name}, ${look.width} px, ${look.colorScheme}`).toEqual([]);
+        expect.soft(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), `${name}, by how much it is wider than ${look.width} px`).toBeLessThanOrEqual(0);
       }
+      if (!expected.away) for (const text of strings(await server.all(token))) told.add(text);
+      await show(page, { ...wide, language: "zh" });
+      expect.soft(await english(page, told), `${name}, words that are not Chinese`).toEqual([]);
+      await show(page, wide);
     });
   }
 }
+
+test.describe("everybody can read", () => {
+  test.describe.configure({ timeout: 120_000 }); // they are a dozen views each
+  test("the table, clouds and notebooks", async ({ page, server, clouds, expected }) => await play(table, { page, server, clouds, expected }));
+  test("image changes", async ({ page, server, clouds, expected }) => await play(changes, { page, server, clouds, expected }));
+  test("how a notebook is replaced", async ({ page, server, clouds, expected }) => await play(recreations, { page, server, clouds, expected }));
+  test("clouds that fail and a server that is lost", async ({ page, server, clouds, expected }) => await play(outage, { page, server, clouds, expected }));
+  asking("how to sign in", async ({ page, server, clouds, expected, tokens, issuer }) => {
+    const names = ["ben", "ben, viewers", "您的身份是 ben", "carl", "carl, strangers", "strangers", "复制：carl", "oidc:dora", "oidc:operators", "access_denied: told by the issuer"];
+    await play(signIn, { page, server, clouds, expected, tokens, issuer }, tokens.anna, names);
+  });
+});
 
 test.describe("where the browser speaks Chinese", () => {
   test.use({ locale: "zh-CN" });

@@ -1,6 +1,7 @@
 import type { Page } from "@playwright/test";
 import { still } from "../fixtures/clouds.ts";
 import type { Server } from "../fixtures/server.ts";
+import { Tap } from "../fixtures/tap.ts";
 import { expect, test } from "../fixtures/test.ts";
 
 // High enough for every row: those out of view need not be there.
@@ -58,7 +59,8 @@ test("a filter is typed with proposals, and its address can be shared", async ({
   await expect(sums(page)).toContainText(/^\d+ notebooks(?! match)/);
 });
 
-test("a wrong filter is told with its place, and the rows stay", async ({ page, server }) => {
+test("a wrong filter is told with its place, and the rows stay", async ({ page, server, expected }) => {
+  expected.refusals = ["400 GET /v1/notebooks:watch"];
   await page.goto(server.url);
   await expect(sums(page)).toContainText("notebooks");
   const before = await names(page);
@@ -82,7 +84,13 @@ test("rows are grouped, folded and sorted", async ({ page, server }) => {
   await expect(head).toHaveAttribute("aria-expanded", "false");
   await expect.poll(async () => (await names(page)).filter((n) => running.includes(n ?? ""))).toEqual([]);
 
-  await page.getByLabel("Group by").selectOption("nothing");
+  // An address may bring another filter and another grouping at once.
+  await page.evaluate(() => void (location.hash = "#/?filter=state+%3D+STOPPED&group=location"));
+  await expect(sums(page)).toContainText("notebooks match");
+  await expect(page.getByRole("button", { name: "core / xb3", exact: true }).and(page.locator("[aria-expanded]"))).toBeVisible();
+  await page.evaluate(() => void (location.hash = "#/"));
+  await expect(sums(page)).not.toContainText("match");
+
   await page.getByRole("button", { name: "Age", exact: true }).click();
   await expect(page.getByRole("columnheader", { name: "Age", exact: true })).toHaveAttribute("aria-sort", "ascending");
   const byAge = (await server.notebooks({ orderBy: "create_time" })).map((n) => n.name);
@@ -107,26 +115,52 @@ test("a cloud that fails is shown, and so is that it is back", async ({ page, se
   await expect(location.locator(".badge").first()).toHaveText("live", { timeout: 20_000 });
 });
 
-test("a lost server is shown and survived, and the watch goes on where it was", async ({ page, context, server, clouds, away }) => {
-  await page.goto(server.url);
+test("a lost server is shown and survived, and the watch goes on where it was", async ({ page, server, clouds, expected }) => {
+  await using tap = await Tap.start(server);
+  expected.elsewhere.push(tap.url);
+  await page.goto(tap.url);
   await expect(sums(page)).toContainText("notebooks");
   const before = await truth(server);
   expect(before.length).toBeGreaterThan(10);
   await expect.poll(() => rows(page)).toEqual(before);
-  // Of the watches that are answered: with which token they came.
-  const ids: (string | undefined)[] = [];
-  context.on("response", (r) => {
-    if (r.url().includes("notebooks:watch") && r.ok()) ids.push(r.request().headers()["last-event-id"]);
-  });
-  away.expected = true;
+  expect(tap.watches).toHaveLength(1);
+  const [first] = tap.watches;
+  const snapshot = first!.frames;
+  expect(first!.after).toBeUndefined();
+  expect(snapshot.filter((f) => f.notebook?.initial)).toHaveLength(before.length);
+
+  expected.away = true;
   await server.stop();
   await expect(page.getByText("The server cannot be reached")).toBeVisible();
   expect(await rows(page)).toEqual(before);
+  const last = first!.frames.findLast((f) => f.resumeToken)?.resumeToken;
   await clouds.step("core", 8);
   await server.start();
   await expect(page.getByText("The server cannot be reached")).toBeHidden({ timeout: 30_000 });
   await expect.poll(() => truth(server)).not.toEqual(before);
   await expect.poll(async () => JSON.stringify(await rows(page)) === JSON.stringify(await truth(server)), { timeout: 20_000 }).toBe(true);
-  expect(ids.length).toBeGreaterThan(0);
-  expect(ids.filter((id) => (id ?? "").length < 20), "it came back with the token that it had").toEqual([]);
+
+  // It was told what has changed and nothing else: no reset, no second snapshot.
+  expect(tap.watches).toHaveLength(2);
+  const second = tap.watches[1]!;
+  expect(second.after).toBe(last);
+  expect(second.frames.filter((f) => f.reset)).toEqual([]);
+  expect(second.frames.filter((f) => f.notebook?.initial)).toEqual([]);
+  const changed = new Set(second.frames.flatMap((f) => f.notebook?.notebook?.name ?? []));
+  expect(changed.size).toBeGreaterThan(0);
+  expect(changed.size).toBeLessThan(before.length / 2);
+  expect(second.frames.filter((f) => !f.resumeToken), "frames after which one could not go on").toEqual([]);
+});
+
+test("what the policy forbids is noticed, in the page and in its worker", async ({ page, server, expected }) => {
+  await page.goto(server.url);
+  await expect(sums(page)).toContainText("notebooks");
+  const ask = async () => await fetch("http://127.0.0.2:1/").then(() => "answered", () => "not allowed");
+  expect(await page.evaluate(ask)).toBe("not allowed");
+  await expect.poll(() => expected.faults.join("\n")).toContain("policy: connect-src http://127.0.0.2:1/");
+  expected.faults.splice(0);
+  expect(page.workers()).toHaveLength(1);
+  expect(await page.workers()[0]!.evaluate(ask)).toBe("not allowed");
+  await expect.poll(() => expected.faults.join("\n")).toContain("policy: connect-src http://127.0.0.2:1/");
+  expected.faults.splice(0);
 });

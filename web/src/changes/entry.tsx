@@ -1,5 +1,6 @@
 import type { ImageChange } from "../api/types";
 import { mayOperate } from "../api/session";
+import { t as common } from "../i18n/common";
 import { t } from "../i18n/history";
 import { langOf, said } from "../i18n/sentences";
 import { reasonWord, warningWord } from "../i18n/words";
@@ -48,19 +49,18 @@ export function Entry({ change: c, all, ofOne = false }: { change: ImageChange; 
         </span>
         {c.reason ? (
           <p class="why">
-            <span class="sr-only">{t("why")}: </span>“{c.reason}”
+            <span class="sr-only">
+              {t("why")}
+              {common("colon")}
+            </span>
+            “{c.reason}”
           </p>
         ) : null}
         {c.failure ? (
           <p class="failure">
             {reasonWord(c.failure.reason)}
             {c.failure.message ? <span lang={langOf(c.failure.message)}> {said(c.failure.message)}</span> : null}
-            {c.failure.cloudCode ? (
-              <>
-                {" "}
-                ({t("cloudCode")} <code>{c.failure.cloudCode}</code>)
-              </>
-            ) : null}
+            {c.failure.cloudCode ? <span> {common("brackets", { text: `${t("cloudCode")} ${c.failure.cloudCode}` })}</span> : null}
           </p>
         ) : null}
       </div>

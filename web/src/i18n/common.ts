@@ -33,6 +33,9 @@ export const common = messages(
     unknown: "unknown",
     none: "none",
     never: "never",
+    colon: ": ",
+    gap: " ",
+    brackets: "({text})",
   },
   {
     notebooks: "笔记本",
@@ -66,6 +69,9 @@ export const common = messages(
     unknown: "未知",
     none: "无",
     never: "从未",
+    colon: "：",
+    gap: "",
+    brackets: "（{text}）",
   },
 );
 

@@ -129,6 +129,7 @@ onmessage = (event: MessageEvent<Request>) => {
     case "arrange":
       arrangement = request.arrangement;
       current?.store.arrange(arrangement);
+      next?.store.arrange(arrangement);
       clearTimeout(timer);
       show();
       break;

@@ -1,5 +1,6 @@
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { characterAt, positionOf } from "../changes/history";
+import { t as common } from "../i18n/common";
 import { t } from "../i18n/notebooks";
 import { langOf, said } from "../i18n/sentences";
 import { reasonWord } from "../i18n/words";
@@ -144,7 +145,8 @@ export function Filter() {
       {error ? (
         <div class="nb-fault" id={`${id}-fault`} role="alert">
           <p>
-            {reasonWord(error.reason)} {at === undefined ? null : `(${t("faultAt", { position: at + 1 })})`}
+            {reasonWord(error.reason)}
+            {at === undefined ? null : `${common("gap")}${common("brackets", { text: t("faultAt", { position: at + 1 }) })}`}
           </p>
           {at === undefined ? null : (
             <p class="mono">

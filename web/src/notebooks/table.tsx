@@ -94,7 +94,7 @@ function lineHeight(): number {
 const number = (value: number) => new Intl.NumberFormat(locale(), { maximumFractionDigits: 1 }).format(value);
 
 function HeadLine({ item, index, top, group, fold }: { item: Head; index: number; top: { transform: string }; group: string; fold: (head: string) => void }) {
-  const label = item.head === "" ? t("noValue") : group === "state" ? stateWord(item.head) : item.head;
+  const label = item.head === "" ? t("noValue") : group === "state" ? stateWord(item.head) : group === "location" ? item.head.replace(/^clouds\/([^/]+)\/locations\//, "$1 / ") : item.head;
   return (
     <div role="row" class="nb-line nb-group" aria-rowindex={index + 2} style={top}>
       <div role="cell" aria-colspan={columns.length}>

@@ -20,7 +20,7 @@ export function Copy({ text, label, shown = false }: { text: string; label?: str
     setTimeout(() => setCopied(false), 1500);
   };
   return (
-    <button type="button" class={shown ? "" : "copy"} onClick={copy} title={label ?? t("copy")} aria-label={`${label ?? t("copy")}: ${text}`}>
+    <button type="button" class={shown ? "" : "copy"} onClick={copy} title={label ?? t("copy")} aria-label={`${label ?? t("copy")}${t("colon")}${text}`}>
       {copied ? (
         <span aria-hidden="true">✓</span>
       ) : (

@@ -20,12 +20,15 @@ const units: [Intl.RelativeTimeFormatUnit, number][] = [
   ["second", 1000],
 ];
 
-/** ago is how long ago a time is, or in how long it comes: "3 minutes ago", "in 2 days". */
+/**
+ * ago is how long ago a time is, or in how long it comes: "3 minutes ago", "in 2 days".
+ * What is less than a second away has just been: the clock here ticks by the second.
+ */
 export function ago(time: string | number | undefined, at: number = now.value): string {
   if (time === undefined) return "";
   const ms = (typeof time === "number" ? time : Date.parse(time)) - at;
   const [unit, size] = units.find(([, size]) => Math.abs(ms) >= size) ?? ["second", 1000];
-  return new Intl.RelativeTimeFormat(locale(), { numeric: "always", style: "short" }).format(Math.trunc(ms / size), unit);
+  return new Intl.RelativeTimeFormat(locale(), { numeric: "always", style: "short" }).format(Math.trunc(ms / size) || -0, unit);
 }
 
 /** clockTime is date and time of day for people. */

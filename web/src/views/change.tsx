@@ -336,15 +336,16 @@ function Form(props: {
   error: ApiError | undefined;
 }) {
   const { notebook: n, fields, type, types, login, seen, edit, error } = props;
-  const [faults, setFaults] = useState<{ image?: string; type?: string; login?: string }>({});
+  // By their messages' names: the language may change while they are told.
+  const [faults, setFaults] = useState<{ image?: "required" | "noSpace"; type?: "requiredType"; login?: "requiredLogin" }>({});
   const form = useRef<HTMLFormElement>(null);
   function submit(event: Event) {
     event.preventDefault();
     const image = fields.image.trim();
-    const found = {
-      ...(image === "" ? { image: t("required") } : /\s/.test(image) ? { image: t("noSpace") } : {}),
-      ...(types.length > 0 && !type ? { type: t("requiredType") } : {}),
-      ...((fields.username === "") !== (fields.password === "") ? { login: t("requiredLogin") } : {}),
+    const found: typeof faults = {
+      ...(image === "" ? { image: "required" } : /\s/.test(image) ? { image: "noSpace" } : {}),
+      ...(types.length > 0 && !type ? { type: "requiredType" } : {}),
+      ...((fields.username === "") !== (fields.password === "") ? { login: "requiredLogin" } : {}),
     };
     setFaults(found);
     if (Object.keys(found).length > 0) {
@@ -354,7 +355,7 @@ function Form(props: {
     }
     props.plan();
   }
-  const faultOf = (own: string | undefined, field: string) => own ?? (said(error?.problemOf(field) ?? "") || undefined);
+  const faultOf = (own: typeof faults.image | typeof faults.type, field: string) => (own ? t(own) : said(error?.problemOf(field) ?? "") || undefined);
   const imageFault = faultOf(faults.image, "image");
   const typeFault = faultOf(faults.type, "image_type");
   const change = (changes: Partial<Fields>) => {
@@ -423,7 +424,9 @@ function Form(props: {
         {login ? (
           <details class="login" open={fields.username !== "" || fields.password !== "" || undefined}>
             <summary>
-              {t("login")} <span class="muted">({t("optional")})</span>
+              {t("login")}
+              {common("gap")}
+              <span class="muted">{common("brackets", { text: t("optional") })}</span>
             </summary>
             <p id="change-login-hint" class="muted hint">
               {t("loginHint")}
@@ -454,12 +457,14 @@ function Form(props: {
                 />
               </div>
             </div>
-            <Fault id="change-login-fault" text={faults.login} />
+            <Fault id="change-login-fault" text={faults.login && t(faults.login)} />
           </details>
         ) : null}
         <div class="field">
           <label for="change-reason">
-            {t("reason")} <span>({t("optional")})</span>
+            {t("reason")}
+            {common("gap")}
+            <span>{common("brackets", { text: t("optional") })}</span>
           </label>
           <input id="change-reason" type="text" maxLength={1024} value={fields.reason} aria-describedby="change-reason-hint" onInput={(e) => change({ reason: e.currentTarget.value })} />
           <span id="change-reason-hint" class="muted hint">
@@ -508,7 +513,11 @@ function Plan(props: { request: PendingRequest; sending: boolean; error: ApiErro
       {unchanged ? null : (
         <>
           <p>
-            <span class="muted">{t("way")}:</span> {t(recreates(plan) ? "wayRecreate" : "wayInPlace")}
+            <span class="muted">
+              {t("way")}
+              {common("colon")}
+            </span>
+            {t(recreates(plan) ? "wayRecreate" : "wayInPlace")}
           </p>
           {plan.steps?.length ? (
             <>
@@ -708,7 +717,9 @@ function Result({ change: c }: { change: ImageChange }) {
     return (
       <div class="problem" role="alert">
         <p>
-          <strong>{t("failed")}</strong> {reasonWord(c.failure?.reason)}
+          <strong>{t("failed")}</strong>
+          {common("gap")}
+          {reasonWord(c.failure?.reason)}
         </p>
         {c.failure?.message ? (
           <p class="detail" lang={langOf(c.failure.message)}>
@@ -717,12 +728,16 @@ function Result({ change: c }: { change: ImageChange }) {
         ) : null}
         {c.failure?.cloudCode ? (
           <p class="detail">
-            {t("cloudCode")}: <code>{c.failure.cloudCode}</code>
+            {t("cloudCode")}
+            {common("colon")}
+            <code>{c.failure.cloudCode}</code>
           </p>
         ) : null}
         {c.cloudRequestId ? (
           <p class="detail">
-            {t("cloudRequest")}: <code>{c.cloudRequestId}</code> <Copy text={c.cloudRequestId} />
+            {t("cloudRequest")}
+            {common("colon")}
+            <code>{c.cloudRequestId}</code> <Copy text={c.cloudRequestId} />
           </p>
         ) : null}
         <p>{t(c.sent ? "failedSent" : "failedUnsent")}</p>
@@ -732,7 +747,9 @@ function Result({ change: c }: { change: ImageChange }) {
   if (c.phase === "PHASE_UNCHANGED") return <p class="note good">{t("unchanged")}</p>;
   return (
     <p class="note good">
-      <strong>{t("succeeded")}</strong> {t(c.newNotebook ? "succeededRecreate" : "succeededInPlace")}
+      <strong>{t("succeeded")}</strong>
+      {common("gap")}
+      {t(c.newNotebook ? "succeededRecreate" : "succeededInPlace")}
     </p>
   );
 }

@@ -169,7 +169,7 @@ function FilterForm({ typed, error }: { typed: string; error: ApiError | undefin
       </span>
       {problem ? (
         <p id="history-filter-fault" class="filter-fault" role="alert">
-          {at === undefined ? "" : `${t("faultAt", { at: at + 1 })} `}
+          {at === undefined ? "" : t("faultAt", { at: at + 1 }) + common("gap")}
           <FaultText text={problem.replace(/^(filter: )?at position \d+: /, "")} />
         </p>
       ) : null}

@@ -383,9 +383,16 @@ function SeenEntry({ seen: e }: { seen: Seen }) {
             <div key={f.path}>
               <dt class="mono">{f.path}</dt>
               <dd>
-                <span class="sr-only">{t("old")}: </span>
+                <span class="sr-only">
+                  {t("old")}
+                  {common("colon")}
+                </span>
                 <del>{valueWord(f.path, f.from)}</del> <span aria-hidden="true" class="arrow">→</span>
-                <span class="sr-only"> {t("new")}: </span>
+                <span class="sr-only">
+                  {" "}
+                  {t("new")}
+                  {common("colon")}
+                </span>
                 <ins>{valueWord(f.path, f.to)}</ins>
               </dd>
             </div>

@@ -59,13 +59,17 @@ export function SignIn() {
           {turnedAway.value ? t("again") : t("title")}
         </h1>
         <p class="muted">
-          {t("intro")} {t("placeKept")}
+          {t("intro")}
+          {common("gap")}
+          {t("placeKept")}
         </p>
       </div>
       {turnedAway.value && error ? (
         <div class="problem" role="alert">
           <p>
-            <strong>{t("ended")}</strong> {error.reason === "UNAUTHENTICATED" ? t("expired") : reasonWord(error.reason)}
+            <strong>{t("ended")}</strong>
+            {common("gap")}
+            {error.reason === "UNAUTHENTICATED" ? t("expired") : reasonWord(error.reason)}
           </p>
           {error.message ? (
             <p class="detail">
@@ -152,7 +156,8 @@ function WithOidc({ issuers }: { issuers: Issuer[] }) {
 
 function WithToken() {
   const [busy, setBusy] = useState(false);
-  const [fault, setFault] = useState<string>();
+  // By its message's name: the language may change while it is told.
+  const [fault, setFault] = useState<"tokenEmpty" | "tokenBad" | "tokenRefused">();
   const [error, setError] = useState<ApiError>();
   const input = useRef<HTMLInputElement>(null);
 
@@ -161,7 +166,7 @@ function WithToken() {
     const value = input.current?.value.trim() ?? "";
     setError(undefined);
     // A header holds no others.
-    const problem = value === "" ? t("tokenEmpty") : /^[\x21-\x7e]+$/.test(value) ? undefined : t("tokenBad");
+    const problem = value === "" ? "tokenEmpty" : /^[\x21-\x7e]+$/.test(value) ? undefined : "tokenBad";
     setFault(problem);
     if (problem) {
       input.current?.focus();
@@ -172,7 +177,7 @@ function WithToken() {
       await signIn(value);
     } catch (cause) {
       setBusy(false);
-      if (cause instanceof ApiError && cause.reason === "UNAUTHENTICATED") setFault(t("tokenRefused"));
+      if (cause instanceof ApiError && cause.reason === "UNAUTHENTICATED") setFault("tokenRefused");
       else if (cause instanceof ApiError) setError(cause);
       input.current?.focus();
     }
@@ -195,7 +200,7 @@ function WithToken() {
           />
           {fault ? (
             <span id="token-fault" class="fault" role="alert">
-              {fault}
+              {t(fault)}
             </span>
           ) : null}
           <span id="token-hint" class="muted">
