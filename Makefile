@@ -67,7 +67,7 @@ test-console: build ## Run the tests of the web console in a browser (Debian: ch
 	cd web/e2e && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm test
 
 .PHONY: test-docs
-test-docs: ## Run the commands of README.md and docs/ and compare what they print (Debian: curl jq openssl).
+test-docs: ## Run the commands of README.md, docs/ and the pages of the clouds and compare what they print (Debian: curl jq openssl).
 	$(GO) test -count=1 -parallel 8 -tags docs ./docs/
 
 .PHONY: test-examples

@@ -1,7 +1,8 @@
 //go:build docs
 
-// Package docs_test runs the console blocks of the README and of the pages in
-// docs/ against simulated clouds, and compares what is printed with what they show.
+// Package docs_test runs the console blocks of the README, of the pages in docs/ and
+// of those of the clouds against simulated clouds, and compares what is printed with
+// what they show.
 package docs_test
 
 import (
@@ -38,6 +39,8 @@ var ownBlocks = map[string]bool{
 	"docs/first-ten-minutes.zh-CN.md": true,
 	"docs/connect-coreshub.zh-CN.md":  true,
 	"docs/connect-scnet.zh-CN.md":     true,
+
+	"internal/upstream/cloudsim/README.zh-CN.md": true,
 }
 
 // programs is where TestMain puts what is on the PATH of the pages, which they also call bin/.
@@ -71,7 +74,7 @@ func run(m *testing.M) int {
 func pages(t *testing.T) []string {
 	t.Helper()
 	var all []string
-	for _, pattern := range []string{"README*.md", "docs/*.md"} {
+	for _, pattern := range []string{"README*.md", "docs/*.md", "internal/upstream/*/README*.md"} {
 		found, err := filepath.Glob(filepath.Join("..", pattern))
 		if err != nil {
 			t.Fatal(err)

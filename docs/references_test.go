@@ -113,3 +113,40 @@ func TestAlertsTranslated(t *testing.T) {
 		}
 	}
 }
+
+var (
+	tableRow = regexp.MustCompile(`(?m)^\| (.*) \|$`)
+	// codeSpan is what is the same in all languages: code, and the clouds' codes.
+	codeSpan = regexp.MustCompile("`[^`]+`|\\b\\d{3,}\\b")
+)
+
+// TestCloudsTranslated: the Chinese page of each cloud has the tables of the English
+// one: row by row the same fields, codes, requests and words of the code. That the
+// English ones are true is tested beside what they are about.
+func TestCloudsTranslated(t *testing.T) {
+	compared := 0
+	for _, chinese := range pages(t) {
+		name, translated := strings.CutSuffix(chinese, ".zh-CN.md")
+		if !translated || !strings.HasPrefix(name, "internal/upstream/") {
+			continue
+		}
+		compared++
+		want, got := named(t, name+".md", tableRow), named(t, chinese, tableRow)
+		if len(want) != len(got) {
+			t.Errorf("%s.md has %d rows of tables, %s has %d", name, len(want), chinese, len(got))
+		}
+		for i := range min(len(want), len(got)) {
+			// Sentences have another order in another language.
+			a, b := codeSpan.FindAllString(want[i], -1), codeSpan.FindAllString(got[i], -1)
+			slices.Sort(a)
+			slices.Sort(b)
+			if !slices.Equal(a, b) {
+				t.Errorf("these rows of %s.md and %s differ:\n%s\n--\n%s", name, chinese, want[i], got[i])
+				break // if one is missing, all that follow differ
+			}
+		}
+	}
+	if compared == 0 {
+		t.Error("no cloud has a Chinese page")
+	}
+}

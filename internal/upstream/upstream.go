@@ -10,7 +10,8 @@
 //
 //  1. A folder internal/upstream/<kind> with <kind>.go (Config, New and the
 //     Provider), wire.go (the JSON shapes, unexported), tests with testdata, and
-//     a README.md that tables where each of the cloud's fields and codes goes.
+//     a README.md that tables where each of the cloud's fields and codes goes,
+//     with its translation README.zh-CN.md.
 //  2. A test that hands the provider and a simulator to the conformance suite
 //     in internal/upstream/upstreamtest.
 //  3. One line in cmd/server/clouds.go.
