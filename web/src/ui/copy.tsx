@@ -3,7 +3,9 @@ import { t } from "../i18n/common";
 
 /** Copy is a button that copies a text. With shown its label can be seen. */
 export function Copy({ text, label, shown = false }: { text: string; label?: string; shown?: boolean }) {
-  const [copied, setCopied] = useState(false);
+  // The text, since the button may be given another one meanwhile.
+  const [done, setDone] = useState<string>();
+  const copied = done === text;
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(text);
@@ -16,8 +18,8 @@ export function Copy({ text, label, shown = false }: { text: string; label?: str
       document.execCommand("copy");
       area.remove();
     }
-    setCopied(true);
-    setTimeout(() => setCopied(false), 1500);
+    setDone(text);
+    setTimeout(() => setDone(undefined), 1500);
   };
   return (
     <button type="button" class={shown ? "" : "copy"} onClick={copy} title={label ?? t("copy")} aria-label={`${label ?? t("copy")}: ${text}`}>
