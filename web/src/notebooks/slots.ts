@@ -3,7 +3,7 @@
 
 import type { Head, Item } from "../live/store";
 
-/** Slot is one line of the page, and what it shows at the moment. A slot is never changed: it is followed by another of the same id. */
+/** Slot is one line of the page, and what it shows at the moment. */
 export interface Slot {
   readonly id: number;
   readonly item: Item;
@@ -24,7 +24,7 @@ function sameHead(a: Head, b: Head): boolean {
 
 /**
  * assign gives items slots. What was shown stays in its slot, and what was not gets one that
- * is free. A slot that shows the same as before is the same object.
+ * is free. What is the same as before is the same object.
  */
 export function assign(slots: readonly Slot[], from: number, items: readonly Item[]): Slot[] {
   const shown = new Map(slots.map((slot) => [identity(slot.item), slot]));
@@ -38,7 +38,6 @@ export function assign(slots: readonly Slot[], from: number, items: readonly Ite
   return items.map((item, i) => {
     const slot = kept[i];
     const index = from + i;
-    if (slot && slot.index === index && same(slot.item, item)) return slot;
-    return { id: slot?.id ?? free.shift() ?? next++, item, index };
+    return { id: slot?.id ?? free.shift() ?? next++, item: slot && same(slot.item, item) ? slot.item : item, index };
   });
 }

@@ -1,7 +1,5 @@
 import { computed } from "@preact/signals";
-import type { VNode } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
-import { lang } from "../i18n";
 import { t } from "../i18n/notebooks";
 import { locationStateWord, stateWord } from "../i18n/words";
 import { filterState, lines, locations, look } from "../live/live";
@@ -65,7 +63,7 @@ function Lines({ group, fold }: { group: GroupBy; fold: (head: string) => void }
   const scroller = useRef<HTMLDivElement>(null);
   const [height, setHeight] = useState(lineHeight);
   const all = lines.value;
-  const shown = useRef<{ slots: Slot[]; vnodes: WeakMap<Slot, VNode>; by: unknown[] }>({ slots: [], vnodes: new WeakMap(), by: [] });
+  const shown = useRef<Slot[]>([]);
 
   useLayoutEffect(() => {
     const element = scroller.current;
@@ -95,30 +93,16 @@ function Lines({ group, fold }: { group: GroupBy; fold: (head: string) => void }
     };
   }, []);
 
-  const { current } = shown;
-  // What a line looks like otherwise depends on.
-  const by = [group, fold, lang.value];
-  if (by.some((value, i) => value !== current.by[i])) {
-    current.by = by;
-    current.vnodes = new WeakMap();
-  }
-  const slots = assign(current.slots, all?.from ?? 0, all?.items ?? []);
-  leave(scroller.current, current.slots, slots);
-  current.slots = slots;
-  const vnodeOf = (slot: Slot): VNode => {
-    let vnode = current.vnodes.get(slot);
-    if (!vnode) {
-      const { id, item, index } = slot;
-      vnode = "head" in item ? <HeadLine key={`head ${id}`} item={item} index={index} group={group} fold={fold} /> : <RowLine key={id} slot={id} row={item} index={index} />;
-      current.vnodes.set(slot, vnode);
-    }
-    return vnode;
-  };
+  const slots = assign(shown.current, all?.from ?? 0, all?.items ?? []);
+  leave(scroller.current, shown.current, slots);
+  shown.current = slots;
   return (
     <div role="rowgroup" class="nb-scroll" ref={scroller} tabIndex={0} aria-label={t("table")}>
       <div class="nb-space" role="presentation" style={{ height: `${(all?.lines ?? 0) * height}px` }}>
         <div class="nb-lines" role="presentation" style={{ transform: `translateY(${(all?.from ?? 0) * height}px)` }}>
-          {slots.map(vnodeOf)}
+          {slots.map(({ id, item, index }) =>
+            "head" in item ? <HeadLine key={`head ${id}`} item={item} index={index} group={group} fold={fold} /> : <RowLine key={id} slot={id} row={item} index={index} />,
+          )}
         </div>
       </div>
     </div>
@@ -135,6 +119,9 @@ function leave(scroller: HTMLElement | null, before: Slot[], after: Slot[]): voi
 }
 
 const number = (value: number) => numbers().format(value);
+
+// Both read signals, and are therefore painted anew only when one of these or a property
+// is another: slots keep the items of lines that stay as they are.
 
 function HeadLine({ item, index, group, fold }: { item: Head; index: number; group: GroupBy; fold: (head: string) => void }) {
   const label = item.head === "" ? t("noValue") : group === "state" ? stateWord(item.head) : item.head;
