@@ -12,8 +12,9 @@ import { courseOf, duration, grows, Heaps, longest, type Course, type Longest, t
 const locations = 4;
 const notebooks = 100_000;
 const loads = 5;
-const rounds = 3;
-const most = { firstRows: 1000, task: 100 }; // ms
+/** How often everything is done at least, and what was too long at most. */
+const rounds = { least: 3, most: 12 };
+const most = { firstRows: 1000, task: 100, cpu: 50 }; // ms
 
 interface World {
   clouds: Clouds;
@@ -208,14 +209,25 @@ test("the console stays quick and small with 100,000 notebooks", async ({ browse
   });
   table.push(["all rows, after", ms(Date.now() - began), ""], ["longest task meanwhile", `${ms(loading.wall)}, CPU ${ms(loading.cpu)}`, ""]);
 
+  // By the clock, a task that is long each time is the console's, and one that is not is
+  // the machine's, which has a server, clouds and a browser to run, and what else is on
+  // it. What it takes of the processor is always the console's.
   const results = new Map<string, Longest[]>(Object.keys(actions).map((name) => [name, []]));
-  for (let round = 0; round < rounds; round++) {
-    for (const [name, act] of Object.entries(actions)) results.get(name)!.push(await longest(browser, page, () => act(page)));
+  const best = (all: Longest[]) => Math.min(...all.map((l) => l.wall));
+  for (let round = 1; round <= rounds.most; round++) {
+    for (const [name, act] of Object.entries(actions)) {
+      const all = results.get(name)!;
+      if (round <= rounds.least || best(all) > most.task) all.push(await longest(browser, page, () => act(page)));
+    }
   }
   for (const [name, all] of results) {
-    // What is long in each round is the console's; what is long in one only may be the machine's.
-    const best = Math.min(...all.map((l) => l.wall));
-    judge(`longest task, ${name}`, `${ms(best)} (${all.map((l) => `${l.wall.toFixed(0)}, CPU ${l.cpu.toFixed(0)}`).join("; ")})`, `<= ${most.task} ms in the best round`, best > most.task);
+    const cpu = Math.max(...all.map((l) => l.cpu));
+    judge(
+      `longest task, ${name}`,
+      `${ms(best(all))} (${all.map((l) => l.wall.toFixed(0)).join(", ")}), CPU ${ms(cpu)}`,
+      `<= ${most.task} ms in a round, CPU <= ${most.cpu} ms in all`,
+      best(all) > most.task || cpu > most.cpu,
+    );
   }
 
   const heaps = await Heaps.of(page);
