@@ -44,10 +44,9 @@ const test = base.extend<{ world: World }>({
         };
         if (on) next();
       };
-      // The console is measured: what it is served from takes the processor only when it is free.
-      const clouds = await Clouds.start(dir, { notebooks: notebooks / locations, yields: true });
+      const clouds = await Clouds.start(dir, { notebooks: notebooks / locations });
       try {
-        const server = new Server(dir, clouds, { poll: "{fast: 2s, normal: 5s, idle: 10s}", breaker: "{window: 60s, min_requests: 20, failure_ratio: 0.9, open_for: 5s}", yields: true });
+        const server = new Server(dir, clouds, { poll: "{fast: 2s, normal: 5s, idle: 10s}", breaker: "{window: 60s, min_requests: 20, failure_ratio: 0.9, open_for: 5s}" });
         try {
           await server.start();
           await expect.poll(async () => (await server.known()) > 0.95 * notebooks, { timeout: 180_000, message: "what the server knows" }).toBe(true);
@@ -85,7 +84,7 @@ async function firstRows(browser: Browser, url: string): Promise<number> {
   }
 }
 
-const complete = async (page: Page) => await expect(page.locator('.nb-sums[data-complete="true"]')).toBeVisible({ timeout: 120_000 });
+const complete = async (page: Page) => await expect(page.locator('.nb-sums[data-complete="true"]')).toBeVisible({ timeout: 300_000 });
 const scroller = (page: Page) => page.locator(".nb-scroll");
 const filter = (page: Page) => page.getByRole("combobox", { name: "Filter" });
 

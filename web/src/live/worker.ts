@@ -106,7 +106,8 @@ class Watch {
     if (locations.length > 0 || imageChanges.length > 0) say({ kind: "told", locations, imageChanges });
     if (!this.store.apply(frames)) return;
     if (this === current) showSoon();
-    else if (this.store.size > 0 || this.store.complete) take(this);
+    // At first any row will do; in place of others there have to be enough to fill the table.
+    else if (this.store.complete || this.store.size >= (current ? view.to - view.from : 1)) take(this);
   }
 }
 

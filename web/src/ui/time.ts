@@ -26,7 +26,8 @@ export function ago(time: string | number | undefined, at: number = now.value): 
   if (time === undefined) return "";
   const ms = (typeof time === "number" ? time : Date.parse(time)) - at;
   const [unit, size] = units.find(([, size]) => Math.abs(ms) >= size) ?? ["second", 1000];
-  return relativeTime().format(Math.trunc(ms / size), unit);
+  // What is just now was, rather than will be.
+  return relativeTime().format(Math.trunc(ms / size) || -0, unit);
 }
 
 /** clockTime is date and time of day for people. */
