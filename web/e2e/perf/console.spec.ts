@@ -136,7 +136,10 @@ const actions: Record<string, (page: Page) => Promise<void>> = {
     for (const text of ["state = STOPPED", ""]) {
       await filter(page).fill(text);
       await page.keyboard.press("Enter");
+      // Until it is said, what is complete is what was there before.
+      await expect(page.locator(".nb-sums")).toContainText(text ? " match" : /notebooks(?! match)/);
       await complete(page);
+      await expect(filter(page)).toHaveValue(text);
     }
   },
 };
@@ -208,7 +211,7 @@ test("the console stays quick and small with 100,000 notebooks", async ({ browse
     await page.goto(server.url);
     await complete(page);
   });
-  table.push(["all rows, after", ms(Date.now() - began), ""], ["longest task meanwhile", `${ms(loading.wall)}, CPU ${ms(loading.cpu)}`, ""]);
+  judge("all rows", `after ${ms(Date.now() - began)}, longest task ${ms(loading.wall)}, CPU ${ms(loading.cpu)}`, `CPU <= ${most.cpu} ms`, loading.cpu > most.cpu);
 
   // What a task takes of the processor is always the console's.
   const results = new Map<string, Longest[]>(Object.keys(actions).map((name) => [name, []]));
@@ -216,7 +219,10 @@ test("the console stays quick and small with 100,000 notebooks", async ({ browse
   for (let round = 1; round <= rounds.most; round++) {
     for (const [name, act] of Object.entries(actions)) {
       const all = results.get(name)!;
-      if (round <= rounds.least || best(all) > most.task) all.push(await longest(browser, page, () => act(page)));
+      if (round > rounds.least && best(all) <= most.task) continue;
+      const now = await longest(browser, page, () => act(page));
+      console.log(`  ${name}: ${ms(now.wall)}, CPU ${ms(now.cpu)}`);
+      all.push(now);
     }
   }
   for (const [name, all] of results) {

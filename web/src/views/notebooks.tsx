@@ -1,5 +1,5 @@
 import { Fragment } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import type { Cloud, Location } from "../api/types";
 import { t as common } from "../i18n/common";
 import { t } from "../i18n/notebooks";
@@ -47,7 +47,8 @@ export function NotebooksView() {
   const descending = sortParam.startsWith("-");
   const sort = sortKeys.find((k) => k === sortParam.replace(/^-/, "")) ?? "name";
   const [folded, setFolded] = useState<string[]>([]);
-  useEffect(() => setFilter(filter), [filter]);
+  // Before anything is painted: what is there is not of this filter.
+  useLayoutEffect(() => setFilter(filter), [filter]);
   useEffect(() => setFolded([]), [group]);
   const arrangement: Arrangement = { group, sort, descending, folded };
   useEffect(() => arrange(arrangement), [group, sort, descending, folded]);
