@@ -262,6 +262,8 @@ test("the console stays quick and small with 100,000 notebooks", async ({ browse
   }
 
   await churn(false);
+  // In the order of the API again.
+  await page.evaluate(() => (location.hash = "#/"));
   let all = await server.notebooks();
   let different: string | undefined = "";
   // What has just changed may be under way yet.
