@@ -211,7 +211,7 @@ test("the console stays quick and small with 100,000 notebooks", async ({ browse
     await page.goto(server.url);
     await complete(page);
   });
-  judge("all rows", `after ${ms(Date.now() - began)}, longest task ${ms(loading.wall)}, CPU ${ms(loading.cpu)}`, `CPU <= ${most.cpu} ms`, loading.cpu > most.cpu);
+  judge("all rows", `after ${ms(Date.now() - began)}, longest task ${ms(loading.wall)}, CPU ${ms(loading.cpu)}`, `CPU <= ${most.task} ms`, loading.cpu > most.task);
 
   // What a task takes of the processor is always the console's.
   const results = new Map<string, Longest[]>(Object.keys(actions).map((name) => [name, []]));

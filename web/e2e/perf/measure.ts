@@ -117,7 +117,7 @@ export interface Course {
   rise: number;
   /** By how much the mean of the last third is above that of the first, in bytes. */
   thirds: number;
-  /** What both may be: 2 % of the level, and 256 kB. */
+  /** What both may be: 5 % of the level, and 512 kB. */
   tolerance: number;
 }
 
@@ -135,7 +135,7 @@ export function courseOf(all: Sample[]): Course {
     level,
     rise: slope * (samples.at(-1)!.at - samples[0]!.at),
     thirds: part(-third) - part(0, third),
-    tolerance: 0.02 * level + 256_000,
+    tolerance: 0.05 * level + 512_000,
   };
 }
 
