@@ -66,6 +66,11 @@ test-browser: ## Run the tests that need a browser (Debian: chromium).
 test-console: build ## Run the tests of the web console in a browser (Debian: chromium openssl; Node).
 	cd web/e2e && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm test
 
+PERF ?= 10m
+.PHONY: perf-console
+perf-console: build ## Measure the web console with 100,000 notebooks, its memory for PERF (10m) (as test-console).
+	cd web/e2e && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --ignore-scripts --no-audit --no-fund && npm run check && PERF=$(PERF) npm run perf
+
 .PHONY: test-docs
 test-docs: ## Run the commands of README.md, docs/ and the pages of the clouds and compare what they print (Debian: curl jq openssl).
 	$(GO) test -count=1 -parallel 8 -tags docs ./docs/

@@ -1,3 +1,4 @@
+import "./ui/release";
 import "./api/answer";
 import { render } from "preact";
 import { App } from "./app";

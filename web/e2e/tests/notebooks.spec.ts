@@ -75,6 +75,58 @@ test("a wrong filter is told with its place, and the rows stay", async ({ page, 
   expect(await names(page)).toEqual(before);
 });
 
+test("a new filter leaves the rows there, as busy, until it has its own", async ({ page, server }) => {
+  await page.goto(server.url);
+  await expect(sums(page)).toContainText("notebooks");
+  const before = await names(page);
+  let answer = () => {};
+  const answered = new Promise<void>((resolve) => (answer = resolve));
+  await page.route("**/v1/notebooks:watch?filter=*", async (route) => {
+    await answered;
+    await route.continue();
+  });
+  await expect(table(page)).toHaveAttribute("aria-busy", "false");
+  const fewest = page.evaluate(
+    () =>
+      new Promise<number>((resolve) => {
+        let fewest = Infinity;
+        const table = document.querySelector(".nb-table")!;
+        const observer = new MutationObserver(() => {
+          const rows = table.querySelectorAll(".nb-row").length;
+          fewest = Math.min(fewest, rows);
+          if (table.getAttribute("aria-busy") === "true") table.setAttribute("data-was-busy", "");
+          else if (table.hasAttribute("data-was-busy")) {
+            observer.disconnect();
+            resolve(fewest);
+          }
+        });
+        observer.observe(table, { attributes: true, attributeFilter: ["aria-busy"], childList: true, subtree: true });
+      }),
+  );
+  await page.getByRole("combobox", { name: "Filter" }).fill("state = STOPPED");
+  await page.keyboard.press("Enter");
+  await expect(table(page)).toHaveAttribute("aria-busy", "true");
+  expect(await names(page)).toEqual(before);
+  answer();
+  const want = (await server.notebooks({ filter: "state = STOPPED" })).map((n) => n.name);
+  await expect.poll(() => names(page)).toEqual(want);
+  expect(await fewest).toBeGreaterThanOrEqual(want.length);
+});
+
+test("the focus is not on another notebook when its row is scrolled away", async ({ page, server }) => {
+  await page.setViewportSize({ width: 1440, height: 520 });
+  await page.goto(server.url);
+  await expect(sums(page)).toContainText("notebooks");
+  const scroller = table(page).locator(".nb-scroll");
+  await table(page).locator(".nb-row a").first().focus();
+  await scroller.evaluate((element) => (element.scrollTop = element.scrollHeight));
+  const last = (await server.notebooks()).at(-1)!.name;
+  await expect(table(page).locator(`a[title="${last}"]`)).toBeVisible();
+  await expect(scroller).toBeFocused();
+  await page.keyboard.press("Home");
+  await expect.poll(() => scroller.evaluate((element) => element.scrollTop)).toBe(0);
+});
+
 test("rows are grouped, folded and sorted", async ({ page, server }) => {
   await page.goto(`${server.url}/#/?group=state`);
   const running = (await server.notebooks({ filter: "state = RUNNING" })).map((n) => n.name);

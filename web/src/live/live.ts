@@ -113,9 +113,13 @@ export function arrange(arrangement: Arrangement): void {
   tell({ kind: "arrange", arrangement });
 }
 
+/** What is looked at; the worker may begin later than the view that asks. */
+let view = { from: 0, to: 60 };
+
 /** look asks for the lines from..to, which come as `lines`. */
 export function look(from: number, to: number): void {
-  tell({ kind: "window", from, to });
+  view = { from, to };
+  tell({ kind: "window", ...view });
 }
 
 /** valuesOf returns values that a field has in what is watched, for completion. */
@@ -170,6 +174,7 @@ async function ask(): Promise<void> {
 export function begin(): void {
   worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
   worker.onmessage = (event: MessageEvent<Report>) => onReport(event.data);
+  look(view.from, view.to);
   effect(() => {
     const may = !signedOut.value && (caller.value?.grants ?? []).length > 0;
     if (may === watching) return;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Notebook, NotebookState, WatchResponse } from "../api/types";
-import { Store, type Head, type Row } from "./store";
+import { groupings, Store, type Arrangement, type Head, type Row, type SortKey, type Window } from "./store";
 
 const states: NotebookState[] = ["STATE_RUNNING", "STATE_STOPPED", "STATE_FAILED"];
 
@@ -76,8 +76,38 @@ describe("Store", () => {
     store.apply(Array.from({ length: 50 }, (_, i) => told("TYPE_ADDED", notebook(3 * i))));
     const window = store.window(10, 13);
     expect([window.from, window.lines, window.items.map((i) => (i as Row).display)]).toEqual([10, 50, ["n30", "n33", "n36"]]);
-    expect(store.window(80, 90).items).toEqual([]);
+    expect(store.window(80, 83)).toMatchObject({ from: 47, items: [{ display: "n141" }, { display: "n144" }, { display: "n147" }] });
   });
+
+  test.each(groupings.flatMap((group) => (["name", "location", "state", "cpu"] as SortKey[]).map((sort) => [group, sort] as const)))(
+    "grouped by %j and sorted by %s, what has changed is where a store that never saw it change has it",
+    (group, sort) => {
+      const next = random(7);
+      const arrangement = (i: number): Arrangement => ({ group, sort, descending: i % 2 === 1, folded: i % 3 === 2 ? ["STATE_STOPPED", "core"] : [] });
+      const store = new Store(() => 0);
+      const model = new Map<string, Notebook>();
+      for (let i = 0; i < 40; i++) {
+        store.arrange(arrangement(i >> 3));
+        // Now a few changes among many rows, and now many.
+        for (let changes = i % 4 === 0 ? 60 : 3; changes > 0; changes--) {
+          const n = notebook(Math.floor(next() * 200), states[Math.floor(next() * 3)]!, { ownerId: `u${Math.floor(next() * 3)}`, resources: { cpuCores: Math.floor(next() * 4) } });
+          if (next() < 0.2) {
+            store.apply([told("TYPE_DELETED", n)]);
+            model.delete(n.name);
+          } else {
+            store.apply([told("TYPE_MODIFIED", n)]);
+            model.set(n.name, n);
+          }
+        }
+        const fresh = new Store(() => 0);
+        fresh.arrange(arrangement(i >> 3));
+        fresh.apply([...model.values()].map((n) => told("TYPE_ADDED", n)));
+        const plain = ({ items, ...sums }: Window) => ({ ...sums, items: items.map((item) => ({ ...item, revision: 0 })) });
+        expect(plain(store.window(0, 1000))).toEqual(plain(fresh.window(0, 1000)));
+        expect(names(store).filter((n) => !n.startsWith("#"))).toEqual(names(store).filter((n) => model.has(n)));
+      }
+    },
+  );
 
   test.each([1, 2, 3, 4, 5])("whatever is told, the lines are those of a plain model (seed %i)", (seed) => {
     const next = random(seed);

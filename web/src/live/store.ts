@@ -23,6 +23,8 @@ export interface Row {
   expires: number;
   /** When this page saw it change; 0 when it did not. */
   changed: number;
+  /** Of two rows of one name, whether of one store or of two, those with one revision are the same. */
+  revision: number;
 }
 
 export type GroupBy = "" | "cloud" | "location" | "state" | "image" | "owner" | "accelerator";
@@ -39,11 +41,13 @@ export interface Arrangement {
   folded: string[];
 }
 
+type States = Partial<Record<NotebookState, number>>;
+
 /** Head is the line above a group. */
 export interface Head {
   head: string;
   count: number;
-  states: Partial<Record<NotebookState, number>>;
+  states: States;
   folded: boolean;
 }
 
@@ -54,7 +58,7 @@ export interface Window {
   lines: number;
   /** Rows, those in folded groups too. */
   total: number;
-  states: Partial<Record<NotebookState, number>>;
+  states: States;
   /** Whether everything that exists has been told. */
   complete: boolean;
   from: number;
@@ -70,6 +74,14 @@ const stateOrder: Record<NotebookState, number> = {
   STATE_STOPPED: 5,
   STATE_FAILED: 6,
 };
+
+/** statesOf are the states that there are, in the order of a notebook's life. */
+export function statesOf(states: States): [NotebookState, number][] {
+  return (Object.keys(stateOrder) as NotebookState[]).flatMap((state) => (states[state] ? [[state, states[state]]] : []));
+}
+
+/** The last revision that a row of any store was given. */
+let revisions = 0;
 
 function rowOf(n: Notebook, changed: number): Row {
   const [, cloud = "", , location = ""] = n.name.split("/");
@@ -90,6 +102,7 @@ function rowOf(n: Notebook, changed: number): Row {
     created: n.createTime ? Date.parse(n.createTime) : 0,
     expires: n.expireTime ? Date.parse(n.expireTime) : 0,
     changed,
+    revision: ++revisions,
   };
 }
 
@@ -108,6 +121,16 @@ function valueOf(row: Row, key: SortKey): string | number {
   }
 }
 
+type Order = (a: Row, b: Row) => number;
+
+/** orderOf puts rows in order by what is asked for, and by name between equals. */
+function orderOf({ sort, descending }: Arrangement): Order {
+  if (sort === "name") return descending ? (a, b) => before(b.name, a.name) : (a, b) => before(a.name, b.name);
+  const sign = descending ? -1 : 1;
+  if (sort === "location") return (a, b) => sign * (before(a.cloud, b.cloud) || before(a.location, b.location)) || before(a.name, b.name);
+  return (a, b) => sign * before(valueOf(a, sort), valueOf(b, sort)) || before(a.name, b.name);
+}
+
 /** groupOf is the group that a row belongs to. */
 export function groupOf(row: Row, by: GroupBy): string {
   switch (by) {
@@ -120,17 +143,86 @@ export function groupOf(row: Row, by: GroupBy): string {
   }
 }
 
+function count(states: States, state: NotebookState, by: 1 | -1): void {
+  const sum = (states[state] ?? 0) + by;
+  if (sum > 0) states[state] = sum;
+  else delete states[state];
+}
+
+/**
+ * Group is the rows that stand together, in order. They are put in order only when they
+ * are looked at; then what has come and gone since is put in and taken out, and the
+ * others, of which there may be very many, are not compared again.
+ */
+class Group {
+  readonly states: States = {};
+  #rows: Row[] = [];
+  /** Those of #rows that do not belong there any more. */
+  #gone = new Set<Row>();
+  /** Those that are not in #rows yet. */
+  #come = new Set<Row>();
+  #order: Order | undefined;
+
+  constructor(readonly key: string) {}
+
+  get size(): number {
+    return this.#rows.length - this.#gone.size + this.#come.size;
+  }
+
+  add(row: Row): void {
+    this.#come.add(row);
+  }
+
+  remove(row: Row): void {
+    if (!this.#come.delete(row)) this.#gone.add(row);
+  }
+
+  /** rows are all, in order. */
+  rows(order: Order): Row[] {
+    if (this.#order === order && this.#gone.size === 0 && this.#come.size === 0) return this.#rows;
+    const stay = this.#gone.size > 0 ? this.#rows.filter((row) => !this.#gone.has(row)) : this.#rows;
+    const come = [...this.#come];
+    // From a good part of all on, sorting everything is the faster way.
+    if (this.#order !== order || come.length > stay.length / 16) this.#rows = stay.concat(come).sort(order);
+    else if (come.length > 0) this.#rows = insert(stay, come.sort(order), order);
+    else this.#rows = stay;
+    this.#order = order;
+    this.#gone = new Set();
+    this.#come = new Set();
+    return this.#rows;
+  }
+}
+
+/** insert puts a few rows in between many, both in order. */
+function insert(rows: Row[], few: Row[], order: Order): Row[] {
+  const all: Row[] = [];
+  let at = 0;
+  for (const row of few) {
+    let end = rows.length;
+    for (let start = at; start < end; ) {
+      const middle = (start + end) >> 1;
+      if (order(rows[middle]!, row) < 0) start = middle + 1;
+      else end = middle;
+    }
+    while (at < end) all.push(rows[at++]!);
+    all.push(row);
+  }
+  while (at < rows.length) all.push(rows[at++]!);
+  return all;
+}
+
 /** Store holds the rows of one watch. */
 export class Store {
   #rows = new Map<string, Row>();
-  #sorted: Row[] = [];
-  #items: Item[] = [];
-  #states: Partial<Record<NotebookState, number>> = {};
-  #stale = false;
+  #groups = new Map<string, Group>();
+  /** The groups in order; undefined when there is another one, or one less. */
+  #ordered: Group[] | undefined;
+  #states: States = {};
   /** Rows that the snapshot under way has told; undefined when there is none. */
   #told: Set<string> | undefined = new Set();
   #complete = false;
   #arrangement: Arrangement = { group: "", sort: "name", descending: false, folded: [] };
+  #order: Order = orderOf(this.#arrangement);
   #now: () => number;
 
   constructor(now: () => number = Date.now) {
@@ -139,6 +231,11 @@ export class Store {
 
   get size(): number {
     return this.#rows.size;
+  }
+
+  /** Whether everything that exists has been told. */
+  get complete(): boolean {
+    return this.#complete;
   }
 
   /** apply takes frames over, and reports whether anything is to be shown anew. */
@@ -152,26 +249,21 @@ export class Store {
         dirty = true;
       } else if (frame.notebook) {
         const { type, notebook } = frame.notebook;
-        if (type === "TYPE_DELETED" || type === "TYPE_LEFT_FILTER") this.#rows.delete(notebook.name);
-        else {
-          const known = this.#rows.get(notebook.name);
-          const fresh = rowOf(notebook, frame.notebook.initial ? (known?.changed ?? 0) : this.#now());
-          // The same object is kept, so that it keeps its place in what is sorted.
-          if (known) Object.assign(known, fresh);
-          else {
-            this.#rows.set(fresh.name, fresh);
-          }
+        const known = this.#rows.get(notebook.name);
+        if (type === "TYPE_DELETED" || type === "TYPE_LEFT_FILTER") {
+          if (known) this.#delete(known);
+        } else {
+          this.#set(known, rowOf(notebook, frame.notebook.initial ? (known?.changed ?? 0) : this.#now()));
           this.#told?.add(notebook.name);
         }
         dirty = true;
       } else if (frame.bookmark?.kind === "KIND_SNAPSHOT_END") {
-        if (this.#told) for (const name of this.#rows.keys()) if (!this.#told.has(name)) this.#rows.delete(name);
+        if (this.#told) for (const row of this.#rows.values()) if (!this.#told.has(row.name)) this.#delete(row);
         this.#told = undefined;
         this.#complete = true;
         dirty = true;
       }
     }
-    this.#stale ||= dirty;
     return dirty;
   }
 
@@ -185,68 +277,112 @@ export class Store {
   }
 
   arrange(arrangement: Arrangement): void {
+    const { group, sort, descending } = this.#arrangement;
     this.#arrangement = arrangement;
-    this.#stale = true;
+    if (arrangement.sort !== sort || arrangement.descending !== descending) this.#order = orderOf(arrangement);
+    if (arrangement.group === group) return;
+    this.#groups = new Map();
+    this.#ordered = undefined;
+    for (const row of this.#rows.values()) this.#enter(row);
   }
 
+  /** window cuts lines out. At the end it begins earlier, so that it has as many as elsewhere. */
   window(from: number, to: number): Window {
-    if (this.#stale) this.#rebuild();
-    const start = Math.max(0, Math.min(from, this.#items.length));
-    return {
-      lines: this.#items.length,
-      total: this.#rows.size,
-      states: this.#states,
-      complete: this.#complete,
-      from: start,
-      items: this.#items.slice(start, Math.max(start, to)),
-    };
+    const { group: by, folded } = this.#arrangement;
+    const shut = new Set(folded);
+    const groups = (this.#ordered ??= this.#inOrder());
+    let lines = 0;
+    for (const group of groups) lines += (by === "" ? 0 : 1) + (by !== "" && shut.has(group.key) ? 0 : group.size);
+    const end = Math.min(to, lines);
+    const start = Math.max(0, Math.min(from, end - (to - from)));
+    const items: Item[] = [];
+    let at = 0; // the line where the next thing is
+    for (const group of groups) {
+      if (at >= end) break;
+      if (by !== "") {
+        const isShut = shut.has(group.key);
+        if (at >= start) items.push({ head: group.key, count: group.size, states: group.states, folded: isShut });
+        at++;
+        if (isShut) continue;
+      }
+      if (at + group.size > start && at < end) {
+        const rows = group.rows(this.#order);
+        for (let i = Math.max(0, start - at); i < rows.length && at + i < end; i++) items.push(rows[i]!);
+      }
+      at += group.size;
+    }
+    return { lines, total: this.#rows.size, states: this.#states, complete: this.#complete, from: start, items };
   }
 
   /** values are those that a field has, those of most rows first, for completion. */
   values(of: (row: Row) => string, prefix: string, most: number): string[] {
     const counts = new Map<string, number>();
-    const wanted = prefix.toLowerCase();
     for (const row of this.#rows.values()) {
       const value = of(row);
-      if (value && value.toLowerCase().includes(wanted)) counts.set(value, (counts.get(value) ?? 0) + 1);
+      counts.set(value, (counts.get(value) ?? 0) + 1);
     }
-    return [...counts].sort((a, b) => b[1] - a[1] || before(a[0], b[0])).slice(0, most).map(([value]) => value);
+    const wanted = prefix.toLowerCase();
+    return [...counts]
+      .filter(([value]) => value && value.toLowerCase().includes(wanted))
+      .sort((a, b) => b[1] - a[1] || before(a[0], b[0]))
+      .slice(0, most)
+      .map(([value]) => value);
   }
 
-  #rebuild(): void {
-    this.#stale = false;
-    const { group, sort, descending, folded } = this.#arrangement;
-    // What was sorted before nearly is so still, and is sorted fast.
-    const kept = this.#sorted.filter((row) => this.#rows.get(row.name) === row);
-    if (kept.length < this.#rows.size) {
-      const have = new Set(kept);
-      for (const row of this.#rows.values()) if (!have.has(row)) kept.push(row);
-    }
-    const sign = descending ? -1 : 1;
-    kept.sort((a, b) => sign * before(valueOf(a, sort), valueOf(b, sort)) || before(a.name, b.name));
-    this.#sorted = kept;
-    this.#states = {};
-    for (const row of kept) this.#states[row.state] = (this.#states[row.state] ?? 0) + 1;
-    if (group === "") {
-      this.#items = kept;
+  #set(known: Row | undefined, fresh: Row): void {
+    if (!known) {
+      this.#rows.set(fresh.name, fresh);
+      this.#enter(fresh);
+      count(this.#states, fresh.state, 1);
       return;
     }
-    const groups = new Map<string, Row[]>();
-    for (const row of kept) {
-      const key = groupOf(row, group);
-      const rows = groups.get(key);
-      if (rows) rows.push(row);
-      else groups.set(key, [row]);
+    const { group, sort } = this.#arrangement;
+    count(this.#states, known.state, -1);
+    count(this.#states, fresh.state, 1);
+    if (groupOf(known, group) === groupOf(fresh, group) && valueOf(known, sort) === valueOf(fresh, sort)) {
+      // It stays where it is.
+      const { states } = this.#groups.get(groupOf(known, group))!;
+      count(states, known.state, -1);
+      count(states, fresh.state, 1);
+      Object.assign(known, fresh);
+      return;
     }
-    const shut = new Set(folded);
-    const items: Item[] = [];
-    const rank = (key: string) => (group === "state" ? stateOrder[key as NotebookState] : key);
-    for (const [key, rows] of [...groups].sort((a, b) => before(rank(a[0]), rank(b[0])))) {
-      const states: Partial<Record<NotebookState, number>> = {};
-      for (const row of rows) states[row.state] = (states[row.state] ?? 0) + 1;
-      items.push({ head: key, count: rows.length, states, folded: shut.has(key) });
-      if (!shut.has(key)) for (const row of rows) items.push(row);
+    this.#leave(known);
+    // Another object, so that what is in order is so by what it was when it was put there.
+    this.#rows.set(fresh.name, fresh);
+    this.#enter(fresh);
+  }
+
+  #delete(row: Row): void {
+    this.#rows.delete(row.name);
+    count(this.#states, row.state, -1);
+    this.#leave(row);
+  }
+
+  #enter(row: Row): void {
+    const key = groupOf(row, this.#arrangement.group);
+    let group = this.#groups.get(key);
+    if (!group) {
+      group = new Group(key);
+      this.#groups.set(key, group);
+      this.#ordered = undefined;
     }
-    this.#items = items;
+    group.add(row);
+    count(group.states, row.state, 1);
+  }
+
+  #leave(row: Row): void {
+    const key = groupOf(row, this.#arrangement.group);
+    const group = this.#groups.get(key)!;
+    group.remove(row);
+    count(group.states, row.state, -1);
+    if (group.size > 0) return;
+    this.#groups.delete(key);
+    this.#ordered = undefined;
+  }
+
+  #inOrder(): Group[] {
+    const rank = (key: string) => (this.#arrangement.group === "state" ? stateOrder[key as NotebookState] : key);
+    return [...this.#groups.values()].sort((a, b) => before(rank(a.key), rank(b.key)));
   }
 }

@@ -16,6 +16,7 @@ let view = { from: 0, to: 100 };
 let current: Watch | undefined;
 let next: Watch | undefined;
 let timer: ReturnType<typeof setTimeout> | undefined;
+let answer: ReturnType<typeof setTimeout> | undefined;
 let shownAt = 0;
 let cost = 0;
 
@@ -35,6 +36,12 @@ function showSoon(): void {
   timer ??= setTimeout(show, Math.max(0, shownAt + Math.max(pause, 4 * cost) - performance.now()));
 }
 
+/** cut shows other lines of the same, once for all requests that are waiting. */
+function cut(): void {
+  answer = undefined;
+  if (current) say({ kind: "window", window: current.store.window(view.from, view.to) });
+}
+
 const valueOf: Record<string, (row: Row) => string> = {
   cloud: (r) => r.cloud,
   location: (r) => r.location,
@@ -49,15 +56,15 @@ const valueOf: Record<string, (row: Row) => string> = {
 class Watch {
   readonly store = new Store();
   readonly #stream: Stream;
-  #shown = false;
+  #state: StreamState = { kind: "connecting" };
 
   constructor(readonly filter: string) {
     this.store.arrange(arrangement);
     this.#stream = new Stream({
       url: `/v1/notebooks:watch${filter ? `?filter=${encodeURIComponent(filter)}` : ""}`,
       token: () => token,
-      onState: (state) => this.#state(state),
-      onFrames: (frames) => this.#frames(frames),
+      onState: (state) => this.#onState(state),
+      onFrames: (frames) => this.#onFrames(frames),
     });
   }
 
@@ -65,10 +72,11 @@ class Watch {
     this.#stream.close();
   }
 
-  #state(state: StreamState): void {
+  #onState(state: StreamState): void {
+    this.#state = state;
+    if (state.kind === "open" && !this.#stream.resumed) this.store.again();
     if (this === next) {
-      if (state.kind === "open") take(this);
-      else if (state.kind === "refused") {
+      if (state.kind === "refused") {
         next = undefined;
         say({ kind: "filter", filter: this.filter, error: sent(state.error) });
         if (state.error.http === 400) {
@@ -78,13 +86,17 @@ class Watch {
         }
       } else if (current) return;
     } else if (this !== current) return;
-    if (state.kind === "open" && !this.#stream.resumed) this.store.again();
+    this.tellState();
+  }
+
+  tellState(): void {
+    const state = this.#state;
     const told: SentState = state.kind === "lost" ? { ...state, error: sent(state.error) } : state.kind === "refused" ? { ...state, error: sent(state.error) } : state;
     say({ kind: "state", state: told });
   }
 
-  #frames(frames: WatchResponse[]): void {
-    if (this !== current) return;
+  #onFrames(frames: WatchResponse[]): void {
+    if (this !== current && this !== next) return;
     const locations: Location[] = [];
     const imageChanges: ImageChange[] = [];
     for (const { location, imageChange } of frames) {
@@ -93,21 +105,21 @@ class Watch {
     }
     if (locations.length > 0 || imageChanges.length > 0) say({ kind: "told", locations, imageChanges });
     if (!this.store.apply(frames)) return;
-    if (!this.#shown && this.store.size > 0) {
-      this.#shown = true;
-      clearTimeout(timer);
-      show(); // the first rows at once
-    } else showSoon();
+    if (this === current) showSoon();
+    // At first any row will do; in place of others there have to be enough to fill the table.
+    else if (this.store.complete || this.store.size >= (current ? view.to - view.from : 1)) take(this);
   }
 }
 
-/** take makes a watch the one that is shown. */
+/** take shows a watch that has something to show, in place of the one that was shown so far. */
 function take(watch: Watch): void {
   current?.close();
   current = watch;
   next = undefined;
+  watch.tellState();
+  clearTimeout(timer);
+  show();
   say({ kind: "filter", filter: watch.filter, error: undefined });
-  showSoon();
 }
 
 onmessage = (event: MessageEvent<Request>) => {
@@ -122,6 +134,8 @@ onmessage = (event: MessageEvent<Request>) => {
       current?.close();
       next?.close();
       current = next = undefined;
+      clearTimeout(timer);
+      timer = undefined;
       break;
     case "token":
       token = request.token;
@@ -135,7 +149,7 @@ onmessage = (event: MessageEvent<Request>) => {
       break;
     case "window":
       view = request;
-      if (current) say({ kind: "window", window: current.store.window(view.from, view.to) });
+      answer ??= setTimeout(cut, 0);
       break;
     case "values":
       say({ kind: "values", id: request.id, values: current?.store.values(valueOf[request.field] ?? (() => ""), request.prefix, 30) ?? [] });

@@ -1,14 +1,15 @@
 import { computed } from "@preact/signals";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { locale } from "../i18n";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { t } from "../i18n/notebooks";
 import { locationStateWord, stateWord } from "../i18n/words";
-import { lines, locations, look } from "../live/live";
-import type { Arrangement, Head, Row, SortKey } from "../live/store";
+import { filterState, lines, locations, look } from "../live/live";
+import { statesOf, type Arrangement, type GroupBy, type Head, type Row, type SortKey } from "../live/store";
 import { href } from "../router";
 import { StateBadge } from "../ui/badge";
 import { Copy } from "../ui/copy";
+import { numbers } from "../ui/format";
 import { ago, now } from "../ui/time";
+import { assign, type Slot } from "./slots";
 
 const columns: { key: SortKey; word: "state" | "name" | "location" | "image" | "cards" | "cpu" | "owner" | "created" | "expires" }[] = [
   { key: "state", word: "state" },
@@ -22,42 +23,22 @@ const columns: { key: SortKey; word: "state" | "name" | "location" | "image" | "
   { key: "expires", word: "expires" },
 ];
 
-const beyond = 16; // lines that are there above and below what is in view
+const beyond = 6; // lines that are there above and below what is in view, at least
+const step = 3; // lines by which the window moves, so that not every line asks for others
+
+const phone = matchMedia("(max-width: 760px)");
+const lineHeight = () => (phone.matches ? 84 : 38);
+
+interface Props {
+  arrangement: Arrangement;
+  sort: (key: SortKey) => void;
+  fold: (head: string) => void;
+}
 
 /** Table shows the lines that are in view, of however many. */
-export function Table({ arrangement, sort, fold }: { arrangement: Arrangement; sort: (key: SortKey) => void; fold: (head: string) => void }) {
-  const scroller = useRef<HTMLDivElement>(null);
-  const [view, setView] = useState({ from: 0, to: 60 });
-  const [height, setHeight] = useState(lineHeight());
-  const all = lines.value;
-  const count = all?.lines ?? 0;
-
-  useLayoutEffect(() => {
-    const element = scroller.current;
-    if (!element) return;
-    const measure = () => {
-      const line = lineHeight();
-      setHeight(line);
-      const first = Math.floor(element.scrollTop / line);
-      const from = Math.max(0, first - beyond);
-      const to = first + Math.ceil(element.clientHeight / line) + beyond;
-      // In steps, so that not every pixel asks for other lines.
-      setView((v) => (Math.abs(v.from - from) < beyond / 2 && Math.abs(v.to - to) < beyond / 2 && v.from <= first ? v : { from, to }));
-    };
-    measure();
-    const observer = new ResizeObserver(measure);
-    observer.observe(element);
-    element.addEventListener("scroll", measure, { passive: true });
-    return () => {
-      observer.disconnect();
-      element.removeEventListener("scroll", measure);
-    };
-  }, []);
-  useEffect(() => look(view.from, view.to), [view.from, view.to]);
-
-  const shown = all?.items ?? [];
+export function Table({ arrangement, sort, fold }: Props) {
   return (
-    <div class="nb-table" role="table" aria-label={t("table")} aria-rowcount={count + 1} aria-colcount={columns.length}>
+    <div class="nb-table" role="table" aria-label={t("table")} aria-rowcount={(rowCount.value ?? 0) + 1} aria-colcount={columns.length} aria-busy={filterState.value.pending}>
       <div role="rowgroup" class="nb-head">
         <div role="row" class="nb-line" aria-rowindex={1}>
           {columns.map(({ key, word }) => (
@@ -70,56 +51,110 @@ export function Table({ arrangement, sort, fold }: { arrangement: Arrangement; s
           ))}
         </div>
       </div>
-      <div role="rowgroup" class="nb-scroll" ref={scroller} tabIndex={0} aria-label={t("table")}>
-        <div class="nb-space" role="presentation" style={{ height: `${count * height}px` }}>
-          {shown.map((item, i) => {
-            const index = (all?.from ?? 0) + i;
-            const top = { transform: `translateY(${index * height}px)` };
-            return "head" in item ? (
-              <HeadLine key={`head ${item.head}`} item={item} index={index} top={top} group={arrangement.group} fold={fold} />
-            ) : (
-              <RowLine key={item.name} row={item} index={index} top={top} />
-            );
-          })}
+      <Lines group={arrangement.group} fold={fold} />
+    </div>
+  );
+}
+
+const rowCount = computed(() => lines.value?.lines);
+
+/** Lines scrolls, and asks for the lines that come into view. */
+function Lines({ group, fold }: { group: GroupBy; fold: (head: string) => void }) {
+  const scroller = useRef<HTMLDivElement>(null);
+  const [height, setHeight] = useState(lineHeight);
+  const all = lines.value;
+  const shown = useRef<Slot[]>([]);
+
+  useLayoutEffect(() => {
+    const element = scroller.current;
+    if (!element) return;
+    let tall = element.clientHeight;
+    let asked = "";
+    const ask = () => {
+      const line = lineHeight();
+      const from = Math.max(0, Math.floor((element.scrollTop / line - beyond) / step) * step);
+      const to = from + Math.ceil(tall / line) + 2 * beyond + step;
+      if (asked === `${from} ${to}`) return;
+      asked = `${from} ${to}`;
+      look(from, to);
+    };
+    const measure = () => {
+      tall = element.clientHeight;
+      setHeight(lineHeight());
+      ask();
+    };
+    measure();
+    const observer = new ResizeObserver(measure);
+    observer.observe(element);
+    element.addEventListener("scroll", ask, { passive: true });
+    return () => {
+      observer.disconnect();
+      element.removeEventListener("scroll", ask);
+    };
+  }, []);
+
+  const slots = assign(shown.current, all?.from ?? 0, all?.items ?? []);
+  leave(scroller.current, shown.current, slots);
+  shown.current = slots;
+  return (
+    <div role="rowgroup" class="nb-scroll" ref={scroller} tabIndex={0} aria-label={t("table")}>
+      <div class="nb-space" role="presentation" style={{ height: `${(all?.lines ?? 0) * height}px` }}>
+        <div class="nb-lines" role="presentation" style={{ transform: `translateY(${(all?.from ?? 0) * height}px)` }}>
+          {slots.map(({ id, item, index }) =>
+            "head" in item ? <HeadLine key={`head ${id}`} item={item} index={index} group={group} fold={fold} /> : <RowLine key={id} slot={id} row={item} index={index} />,
+          )}
         </div>
       </div>
     </div>
   );
 }
 
-function lineHeight(): number {
-  return matchMedia("(max-width: 760px)").matches ? 84 : 38;
+/** leave takes the focus out of a row whose slot will show another notebook: whoever presses a key means the one that was there. */
+function leave(scroller: HTMLElement | null, before: Slot[], after: Slot[]): void {
+  const row = document.activeElement?.closest<HTMLElement>(".nb-lines > .nb-row");
+  if (!row || !scroller) return;
+  const id = Number(row.dataset["slot"]);
+  const name = (slots: Slot[]) => slots.map((s) => (s.id === id && !("head" in s.item) ? s.item.name : "")).join("");
+  if (name(before) !== name(after)) scroller.focus({ preventScroll: true });
 }
 
-const number = (value: number) => new Intl.NumberFormat(locale(), { maximumFractionDigits: 1 }).format(value);
+const number = (value: number) => numbers().format(value);
 
-function HeadLine({ item, index, top, group, fold }: { item: Head; index: number; top: { transform: string }; group: string; fold: (head: string) => void }) {
+// Both read signals, and are therefore painted anew only when one of these or a property
+// is another: slots keep the items of lines that stay as they are.
+
+function HeadLine({ item, index, group, fold }: { item: Head; index: number; group: GroupBy; fold: (head: string) => void }) {
   const label = item.head === "" ? t("noValue") : group === "state" ? stateWord(item.head) : group === "location" ? item.head.replace(/^clouds\/([^/]+)\/locations\//, "$1 / ") : item.head;
   return (
-    <div role="row" class="nb-line nb-group" aria-rowindex={index + 2} style={top}>
+    <div role="row" class="nb-line nb-group" aria-rowindex={index + 2}>
       <div role="cell" aria-colspan={columns.length}>
         <button type="button" class="nb-fold" aria-expanded={!item.folded} onClick={() => fold(item.head)}>
           <span aria-hidden="true">{item.folded ? "▸" : "▾"}</span> <strong>{label}</strong>
         </button>
         <span class="muted">
           {t("rows", { count: number(item.count) })}
-          {group === "state"
-            ? null
-            : Object.entries(item.states).map(([state, n]) => ` · ${stateWord(state)} ${number(n ?? 0)}`)}
+          {group === "state" ? null : statesOf(item.states).map(([state, n]) => ` · ${stateWord(state)} ${number(n)}`)}
         </span>
       </div>
     </div>
   );
 }
 
-function RowLine({ row, index, top }: { row: Row; index: number; top: { transform: string } }) {
+/** The states of locations that are not live, as text, so that rows are painted anew only when one changes. */
+const notLive = computed(() => {
+  const old: Record<string, string> = {};
+  for (const { name, state } of locations.value.values()) if (state !== undefined && state !== "STATE_LIVE") old[name] = state;
+  return JSON.stringify(old);
+});
+const oldLocations = computed(() => JSON.parse(notLive.value) as Record<string, string>);
+
+function RowLine({ row, slot, index }: { row: Row; slot: number; index: number }) {
   const id = row.name.slice(row.name.lastIndexOf("/") + 1);
-  const place = locations.value.get(`clouds/${row.cloud}/locations/${row.location}`);
-  const old = place?.state !== undefined && place.state !== "STATE_LIVE";
+  const old = oldLocations.value[`clouds/${row.cloud}/locations/${row.location}`];
+  const oldWords = old ? t("old", { location: `${row.cloud}/${row.location}`, state: locationStateWord(old) }) : undefined;
   const fresh = row.changed > 0 && Date.now() - row.changed < 2000;
-  const oldWords = old ? t("old", { location: `${row.cloud}/${row.location}`, state: locationStateWord(place.state) }) : undefined;
   return (
-    <div role="row" class={`nb-line nb-row ${old ? "old" : ""} ${fresh ? "fresh" : ""}`} aria-rowindex={index + 2} style={top} title={oldWords}>
+    <div role="row" class={`nb-line nb-row${old ? " old" : ""}${fresh ? ` fresh${row.revision % 2}` : ""}`} data-slot={slot} aria-rowindex={index + 2} title={oldWords}>
       <div role="cell" class="c-state">
         <StateBadge state={row.state} />
       </div>
@@ -144,11 +179,9 @@ function RowLine({ row, index, top }: { row: Row; index: number; top: { transfor
         {row.image ? <Copy text={row.image} /> : null}
       </div>
       <div role="cell" class="c-cards">{row.cards > 0 ? `${row.accelerator || "?"} × ${row.cards}` : "–"}</div>
-      <div role="cell" class="c-cpu">
-        {row.cpu > 0 ? number(row.cpu) : "–"} / {row.memory > 0 ? `${number(row.memory / 2 ** 30)} GiB` : "–"}
-      </div>
+      <div role="cell" class="c-cpu">{`${row.cpu > 0 ? number(row.cpu) : "–"} / ${row.memory > 0 ? `${number(row.memory / 2 ** 30)} GiB` : "–"}`}</div>
       <div role="cell" class="c-owner mono" title={row.owner}>
-        <span class="nb-cut">{row.owner || "–"}</span>
+        {row.owner || "–"}
       </div>
       <div role="cell" class="c-created">{row.created ? ago(Math.min(row.created, tick.value), tick.value) : "–"}</div>
       <div role="cell" class="c-expires">{row.expires ? ago(row.expires, tick.value) : "–"}</div>

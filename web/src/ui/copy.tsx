@@ -1,9 +1,26 @@
 import { useState } from "preact/hooks";
 import { t } from "../i18n/common";
 
+/** One region that is read out, for all the buttons, of which there may be many. */
+let status: HTMLElement | undefined;
+
+function readOut(words: string): void {
+  if (!status) {
+    status = document.createElement("div");
+    status.className = "sr-only";
+    status.role = "status";
+    document.body.append(status);
+  }
+  // What is put into a region as it appears is not always read.
+  const region = status;
+  setTimeout(() => (region.textContent = words), 50);
+}
+
 /** Copy is a button that copies a text. With shown its label can be seen. */
 export function Copy({ text, label, shown = false }: { text: string; label?: string; shown?: boolean }) {
-  const [copied, setCopied] = useState(false);
+  // The text, since the button may be given another one meanwhile.
+  const [done, setDone] = useState<string>();
+  const copied = done === text;
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(text);
@@ -16,8 +33,12 @@ export function Copy({ text, label, shown = false }: { text: string; label?: str
       document.execCommand("copy");
       area.remove();
     }
-    setCopied(true);
-    setTimeout(() => setCopied(false), 1500);
+    setDone(text);
+    readOut(t("copied"));
+    setTimeout(() => {
+      setDone(undefined);
+      readOut("");
+    }, 1500);
   };
   return (
     <button type="button" class={shown ? "" : "copy"} onClick={copy} title={label ?? t("copy")} aria-label={`${label ?? t("copy")}${t("colon")}${text}`}>
@@ -30,9 +51,6 @@ export function Copy({ text, label, shown = false }: { text: string; label?: str
         </svg>
       )}
       {shown ? <span aria-hidden="true">{label}</span> : null}
-      <span class="sr-only" role="status">
-        {copied ? t("copied") : ""}
-      </span>
     </button>
   );
 }

@@ -2,6 +2,7 @@
 
 import { signal } from "@preact/signals";
 import { locale } from "../i18n";
+import { relativeTime } from "./format";
 
 /** The time, to the second, while the page is looked at. */
 export const now = signal(Date.now());
@@ -28,7 +29,8 @@ export function ago(time: string | number | undefined, at: number = now.value): 
   if (time === undefined) return "";
   const ms = (typeof time === "number" ? time : Date.parse(time)) - at;
   const [unit, size] = units.find(([, size]) => Math.abs(ms) >= size) ?? ["second", 1000];
-  return new Intl.RelativeTimeFormat(locale(), { numeric: "always", style: "short" }).format(Math.trunc(ms / size) || -0, unit);
+  // What is just now was, rather than will be.
+  return relativeTime().format(Math.trunc(ms / size) || -0, unit);
 }
 
 /** clockTime is date and time of day for people. */

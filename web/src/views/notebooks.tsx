@@ -1,18 +1,18 @@
 import { Fragment } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import type { Cloud, Location } from "../api/types";
 import { t as common } from "../i18n/common";
-import { locale } from "../i18n";
 import { t } from "../i18n/notebooks";
 import { reasonWord, stateWord } from "../i18n/words";
 import { arrange, clouds, cloudsError, connection, filterState, lines, locations, readClouds, setFilter } from "../live/live";
-import { groupings, sortKeys, type Arrangement, type GroupBy, type SortKey } from "../live/store";
+import { groupings, sortKeys, statesOf, type Arrangement, type GroupBy, type SortKey } from "../live/store";
 import { Filter } from "../notebooks/filter";
 import { and } from "../notebooks/complete";
 import { places } from "../notebooks/strip";
 import { Table } from "../notebooks/table";
 import { place, setParams } from "../router";
 import { LocationBadge } from "../ui/badge";
+import { numbers } from "../ui/format";
 import { ago } from "../ui/time";
 import "./notebooks.css";
 
@@ -48,7 +48,8 @@ export function NotebooksView() {
   const descending = sortParam.startsWith("-");
   const sort = sortKeys.find((k) => k === sortParam.replace(/^-/, "")) ?? "name";
   const [folded, setFolded] = useState<string[]>([]);
-  useEffect(() => setFilter(filter), [filter]);
+  // Before anything is painted: what is there is not of this filter.
+  useLayoutEffect(() => setFilter(filter), [filter]);
   useEffect(() => setFolded([]), [group]);
   const arrangement: Arrangement = { group, sort, descending, folded };
   useEffect(() => arrange(arrangement), [group, sort, descending, folded]);
@@ -94,7 +95,7 @@ export function NotebooksView() {
   );
 }
 
-const number = (value: number) => new Intl.NumberFormat(locale()).format(value);
+const number = (value: number) => numbers().format(value);
 
 function Sums({ filtered }: { filtered: boolean }) {
   const all = lines.value;
@@ -103,8 +104,8 @@ function Sums({ filtered }: { filtered: boolean }) {
     <p class="nb-sums" data-complete={all.complete && !filterState.value.pending}>
       <strong>{t(!all.complete ? "loadingMore" : filtered && !filterState.value.error ? "matching" : "total", { count: number(all.total) })}</strong>
       <span class="muted">
-        {Object.entries(all.states)
-          .map(([state, count]) => `${stateWord(state)} ${number(count ?? 0)}`)
+        {statesOf(all.states)
+          .map(([state, count]) => `${stateWord(state)} ${number(count)}`)
           .join(" · ")}
       </span>
     </p>
