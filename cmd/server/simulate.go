@@ -45,7 +45,7 @@ func (s *server) announce(w io.Writer, control string) {
 		console = fmt.Sprintf("Console: %s/\n", baseURL(httpAddress, s.certificates != nil))
 	}
 	if control == "" {
-		_, _ = fmt.Fprintf(w, "notebookd serves %d clouds: gRPC on %s, HTTP on %s.\n%s", len(s.sources), grpcAddress, httpAddress, console)
+		_, _ = fmt.Fprintf(w, "notebookd serves %s: gRPC on %s, HTTP on %s.\n%s", counted(len(s.sources), "cloud"), grpcAddress, httpAddress, console)
 		return
 	}
 	list := ""
