@@ -236,11 +236,19 @@ func (p *process) end() {
 // ports are those that the pages show, each of which is another one here.
 var ports = []string{"9090", "8080", "9191", "8181", "4222", "6060"}
 
-// freePort is a port that nobody listens on, and that no connection is given.
+// given are the ports that pages have got.
+var given sync.Map
+
+// freePort is a port that nobody listens on, that no connection is given, and that no
+// other page has got. The tests of examples/, which may run at the same time, take
+// theirs from another range.
 func freePort(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
-		port := strconv.Itoa(10000 + rand.IntN(22000))
+		port := strconv.Itoa(10000 + rand.IntN(10000))
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
 		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
 			_ = l.Close()
 			return port

@@ -190,11 +190,12 @@ func newPlace(t *testing.T, notebooks int, more string, dial ...grpc.DialOption)
 }
 
 // address returns one to listen on that stays free while the server is away: it is
-// below the ports that the system gives to whoever wants any.
+// below the ports that the system gives to whoever wants any, and above those that the
+// tests of docs/ take.
 func address(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+mathrand.IntN(22_000)))
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+mathrand.IntN(12_000)))
 		if err != nil {
 			continue // it is taken
 		}
