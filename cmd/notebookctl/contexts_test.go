@@ -221,3 +221,12 @@ func configWith(t *testing.T, c *caller, address, ca, token string) string {
 	c.want(t, 0, "--config", config, "context", "set", "named", "--server", address, "--ca", ca, "--token-file", token, "--server-name", "notebookd.example")
 	return config
 }
+
+// TestOtherDoor: whoever names the address of the console is told which one to name.
+func TestOtherDoor(t *testing.T) {
+	t.Parallel()
+	s := serve(t, simulate(t, cloudsim.Config{Notebooks: 1}), "")
+	c := s.caller(t).with("NOTEBOOKCTL_SERVER", s.http)
+	expect(t, c.want(t, exitError, "list").stderr, "HTTP is served there, not gRPC")
+	expect(t, c.with("LANG", "zh_CN").want(t, exitError, "list").stderr, "该地址提供的是 HTTP 而非 gRPC")
+}

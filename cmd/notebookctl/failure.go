@@ -249,6 +249,8 @@ func (a *app) explainTransport(p *problem) []string {
 		lines = append(lines, t("The server wants a client certificate, or another one: --cert and --key."))
 	case has("first record does not look like a TLS handshake"):
 		lines = append(lines, t("The server speaks plain text, not TLS: if that is as it should be, say --plaintext."))
+	case has("looked like an HTTP/1.1 header"):
+		lines = append(lines, t("HTTP is served there, not gRPC: name the server's gRPC address, whose port is usually 9090."))
 	case has("error reading server preface", "EOF", "connection reset") && a.where.Plain():
 		lines = append(lines, t("It was called in plain text; perhaps it speaks TLS: say --plaintext=false, and --ca with the certificate of its authority."))
 	case has("no such host", "produced zero addresses"):

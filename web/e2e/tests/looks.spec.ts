@@ -47,8 +47,8 @@ test.describe("where the browser speaks Chinese", () => {
   test("so does the page, until somebody chooses, which is remembered", async ({ page, server }) => {
     await page.goto(server.url);
     await expect(page.locator("html")).toHaveAttribute("lang", "zh-CN");
-    await expect(page.getByRole("heading", { level: 1 })).toHaveText("笔记本");
-    await expect(page.getByText(/共 \d+ 个笔记本/)).toBeVisible();
+    await expect(page.getByRole("heading", { level: 1 })).toHaveText("笔记本实例");
+    await expect(page.getByText(/共 \d+ 个笔记本实例/)).toBeVisible();
     for (const at of ["/clouds", "/history"]) {
       await page.goto(`${server.url}/#${at}`);
       await expect(page.getByRole("heading", { level: 1 })).toHaveText(/^[\p{Script=Han}]+$/u);

@@ -38,7 +38,7 @@ export const common = messages(
     brackets: "({text})",
   },
   {
-    notebooks: "笔记本",
+    notebooks: "笔记本实例",
     clouds: "云",
     history: "镜像变更",
     apiDocs: "API",
@@ -58,7 +58,7 @@ export const common = messages(
     close: "关闭",
     cancel: "取消",
     nowhere: "此地址没有内容。",
-    toNotebooks: "前往笔记本列表",
+    toNotebooks: "前往笔记本实例列表",
     live: "实时",
     connecting: "连接中……",
     lost: "无法连接服务器",

@@ -81,7 +81,7 @@ export const t = translator(
       asked: "发起时间",
       ended: "结束时间",
       lastStep: "最近进展",
-      newNotebook: "新笔记本",
+      newNotebook: "新笔记本实例",
       sentNo: "没有向云发送任何会产生变更的请求。",
       sentYes: "已向云发送会产生变更的请求。",
       cloudCode: "云返回码",

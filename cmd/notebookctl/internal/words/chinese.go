@@ -86,6 +86,7 @@ var chinese = map[string]string{ //nolint:gosec // it tells of tokens and holds 
 	"The server's certificate is for another name: call it by that name, or set the server name of the context.":                 "服务器证书对应的是其他名称：请用该名称连接，或在上下文中设置服务器名称。",
 	"The server wants a client certificate, or another one: --cert and --key.":                                                   "服务器要求客户端证书，或不接受所给的证书：请用 --cert 和 --key 指定。",
 	"The server speaks plain text, not TLS: if that is as it should be, say --plaintext.":                                        "服务器使用明文而非 TLS：如果确应如此，请加 --plaintext。",
+	"HTTP is served there, not gRPC: name the server's gRPC address, whose port is usually 9090.":                                "该地址提供的是 HTTP 而非 gRPC：请指定服务器的 gRPC 地址，端口通常为 9090。",
 	"It was called in plain text; perhaps it speaks TLS: say --plaintext=false, and --ca with the certificate of its authority.": "当前以明文连接，对方可能使用 TLS：请加 --plaintext=false，并用 --ca 指定其 CA 证书。",
 	"There is no such host. Is the address right?":                                                                               "找不到该主机，请检查地址。",
 	"%q is no address of a server: it is host:port, without a scheme":                                                            "%q 不是服务器地址：应为 host:port，不带协议前缀",
