@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -144,6 +145,16 @@ func lines(output string) []string {
 	return all
 }
 
+// passing is a line on a phase that an image change goes through: whoever follows a
+// change is told the phase of now, and misses those that are short.
+var passing = regexp.MustCompile(`^(?:…|\d\d:\d\d:\d\d)  (?:accepted|stopping the old notebook|creating the new notebook|verifying|renaming|releasing the old notebook|` +
+	`已受理|正在停止旧实例|正在创建新实例|正在核对|正在改名|正在释放旧实例)$`)
+
+// lasting are the lines that come each time.
+func lasting(all []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), passing.MatchString)
+}
+
 // match compares what is shown with what was printed, and says which line of what
 // is shown is the first that does not come.
 func match(shown, printed []string) error {
@@ -248,6 +259,21 @@ func TestMatch(t *testing.T) {
 				t.Errorf("match(%q, %q) = %v, want a match: %v", c.shown, c.printed, err, c.want)
 			}
 		})
+	}
+}
+
+func TestLasting(t *testing.T) {
+	shown := []string{"Change: …", "…  accepted", "…  succeeded"}
+	for printed, want := range map[string]bool{
+		"Change: a|12:00:00  accepted|12:00:01  succeeded":                                       true,
+		"Change: a|12:00:00  verifying|12:00:00  releasing the old notebook|12:00:01  succeeded": true,
+		"Change: a|12:00:01  succeeded":                                                          true,
+		"Change: a|12:00:00  accepted|12:00:01  failed":                                          false,
+		"Change: a|12:00:00  accepted by nobody|12:00:01  succeeded":                             false,
+	} {
+		if err := match(lasting(shown), lasting(strings.Split(printed, "|"))); (err == nil) != want {
+			t.Errorf("%s: %v", printed, err)
+		}
 	}
 }
 

@@ -587,7 +587,7 @@ func (s *sandbox) check(t *testing.T, c command) error {
 	case len(c.output) == 0:
 		return nil
 	}
-	if err := match(c.output, printed); err != nil {
+	if err := match(lasting(c.output), lasting(printed)); err != nil {
 		return fmt.Errorf("%w\nexit code %d; printed:\n%s", err, code, all)
 	}
 	return nil
