@@ -36,7 +36,7 @@ campaign: ## Run in full what `make test` runs a part of: faults, crashes, every
 
 .PHONY: campaign-faults
 campaign-faults:
-	NOTEBOOKD_WHOLE=1 $(GO) test -race -parallel 3 -timeout 20m \
+	NOTEBOOKD_WHOLE=1 $(GO) test -race -parallel 5 -timeout 20m \
 		-run '^(TestFaultMatrix|TestRehearse|TestKilled.*|TestManyChangesUnderFaults|TestConformance|TestChangeOutlivesReloads)$$' ./cmd/server ./internal/upstream/...
 
 .PHONY: campaign-replicas
