@@ -86,7 +86,7 @@ export const t = translator(
       OPERATION_READ: "读",
       OPERATION_WRITE: "写",
       OPERATION_LOGIN: "登录",
-      STATE_CLOSED: "关闭（正常）",
+      STATE_CLOSED: "闭合（正常）",
       STATE_OPEN: "打开（熔断）",
       STATE_HALF_OPEN: "半开（试探）",
       openUntil: "剩余 {left}",

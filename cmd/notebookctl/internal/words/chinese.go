@@ -21,7 +21,7 @@ var chinese = map[string]string{ //nolint:gosec // it tells of tokens and holds 
 	"the answer is there but not whole: a location cannot be reached, and what is shown of it may be old": "结果不完整：有位置不可达，所显示的内容可能已过时",
 
 	"The command line of notebookd: GPU notebooks of several AI clouds.": "notebookd 的命令行工具：统一管理多个 AI 云上的 GPU 笔记本实例。",
-	"The command line of notebookd: lists and watches the GPU notebooks of several AI clouds, and changes their images.\n\nWithout a context it calls the server on 127.0.0.1:9090, as `make run` starts it.": "notebookd 的命令行工具：列出并监视多个 AI 云上的 GPU 笔记本实例，更换其镜像。\n\n未设置上下文时，连接 127.0.0.1:9090 上的服务器，即 `make run` 启动的服务器。",
+	"The command line of notebookd: lists and watches the GPU notebooks of several AI clouds, and changes their images.\n\nWithout a context it calls the server on 127.0.0.1:9090, as `make run` starts it.": "notebookd 的命令行工具：列出并监听多个 AI 云上的 GPU 笔记本实例，更换其镜像。\n\n未设置上下文时，连接 127.0.0.1:9090 上的服务器，即 `make run` 启动的服务器。",
 
 	// Global flags.
 	"`address` of the server, host:port (env NOTEBOOKCTL_SERVER)":                 "服务器`地址`，形如 host:port（环境变量 NOTEBOOKCTL_SERVER）",
@@ -35,8 +35,8 @@ var chinese = map[string]string{ //nolint:gosec // it tells of tokens and holds 
 	"`file` with the contexts (default $XDG_CONFIG_HOME/notebookctl/config.yaml)": "上下文配置`文件`（默认 $XDG_CONFIG_HOME/notebookctl/config.yaml）",
 	"`language`, en or zh; the default is that of the locale":                     "`语言`，en 或 zh；默认取自系统区域设置",
 	"`form` of the output: %s":                                                    "输出`格式`：%s",
-	"go on and tell every change":                                                 "持续监视，逐条显示变化",
-	"end a watch after this `time`; 0s: never":                                    "监视多长`时间`后结束；0s 表示一直监视",
+	"go on and tell every change":                                                 "持续监听，逐条显示变化",
+	"end a watch after this `time`; 0s: never":                                    "监听多长`时间`后结束；0s 表示一直监听",
 	"leave the titles of the table out":                                           "不显示表头",
 	"`filter` of AIP-160, such as state = RUNNING":                                "AIP-160 过滤`条件`，例如 state = RUNNING",
 	"`filter` of AIP-160, such as phase = FAILED":                                 "AIP-160 过滤`条件`，例如 phase = FAILED",
@@ -268,11 +268,11 @@ var chinese = map[string]string{ //nolint:gosec // it tells of tokens and holds 
 	"`reference` of the image, or its name where the cloud resolves names":                                                            "镜像`地址`；在支持按名称解析的云上也可以是名称",
 	"the cloud's `kind` of image; CoresHub needs one of official, user, custom":                                                       "云端的镜像`类型`；CoresHub 须为 official、user 或 custom",
 	"take the image from before the last change that succeeded":                                                                       "换回最近一次成功变更之前的镜像",
-	"`why` the image is changed, for the history":                                                                                     "更换镜像的`事由`，记入变更历史",
+	"`why` the image is changed, for the history":                                                                                     "变更镜像的`事由`，记入变更历史",
 	"`user` of a private registry; on a terminal the password is asked for":                                                           "私有镜像仓库的`用户`；在终端上会询问密码",
 	"`file` with the password; - is standard input, env is $NOTEBOOKCTL_REGISTRY_PASSWORD":                                            "存放密码的`文件`；- 为标准输入，env 为 $NOTEBOOKCTL_REGISTRY_PASSWORD",
 	"show the plan and change nothing":                                                                                                "只显示计划，不做改动",
-	"`codes` of the consequences that are accepted, with commas between them; those that the change does not have make no difference": "接受的后果`代码`，以逗号分隔；写了此变更没有的后果也无妨",
+	"`codes` of the consequences that are accepted, with commas between them; those that the change does not have make no difference": "接受的后果`代码`，以逗号分隔；多写的代码会被忽略",
 	"`time` to wait for the end; 0s: not at all":                                                                                      "等待结束的`时间`；0s 表示不等待",
 	"`id` of the request, a UUID: with that of a call whose answer was lost, nothing is done twice":                                   "请求 `ID`（UUID）：应答丢失后用原 ID 重复执行，不会重复变更",
 	"change it only if the notebook still has this `etag`":                                                                            "仅当实例的 `etag` 仍为此值时才变更",

@@ -91,7 +91,7 @@ var reasons = map[notebookv1.ErrorReason]reasonText{
 	},
 	notebookv1.ErrorReason_ERROR_REASON_RESUME_TOKEN_INVALID: {
 		text{"The resume token does not fit.", "续传令牌无效。"},
-		text{"Begin the watch again.", "请重新开始监视。"},
+		text{"Begin the watch again.", "请重新开始监听。"},
 	},
 	notebookv1.ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID: {
 		text{"The page token does not fit any more.", "分页令牌已失效。"},
@@ -106,11 +106,11 @@ var reasons = map[notebookv1.ErrorReason]reasonText{
 		text{"Correct it.", "请改正。"},
 	},
 	notebookv1.ErrorReason_ERROR_REASON_SLOW_READER: {
-		text{"The watch was read too slowly.", "监视的读取速度过慢。"},
-		text{"Read faster, or watch less.", "请加快读取，或缩小监视范围。"},
+		text{"The watch was read too slowly.", "监听的读取速度过慢。"},
+		text{"Read faster, or watch less.", "请加快读取，或缩小监听范围。"},
 	},
 	notebookv1.ErrorReason_ERROR_REASON_TOO_MANY_WATCHES: {
-		text{"You have too many watches open.", "您打开的监视过多。"},
+		text{"You have too many watches open.", "您打开的监听过多。"},
 		text{"End some of them.", "请先结束一些。"},
 	},
 	notebookv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE: {
@@ -160,7 +160,7 @@ func (l Language) Reason(r notebookv1.ErrorReason) (means, do string) {
 
 var warnings = map[string]text{
 	"NOTEBOOK_RUNNING":        {"The notebook is not stopped: unsaved work in it, and what its processes hold in memory, may be lost, or the cloud may refuse.", "笔记本实例尚未停止：未保存的工作和进程内存中的内容可能丢失，云端也可能拒绝。"},
-	"NOTEBOOK_ID_CHANGES":     {"The cloud cannot change an image: another notebook is made, with another id, and the old one is released.", "该云不能直接更换镜像：将创建一个 ID 不同的新笔记本实例，并释放旧实例。"},
+	"NOTEBOOK_ID_CHANGES":     {"The cloud cannot change an image: another notebook is made, with another id, and the old one is released.", "该云不能直接变更镜像：将创建一个 ID 不同的新笔记本实例，并释放旧实例。"},
 	"CONTAINER_DATA_LOST":     {"What is in the file system of the old notebook, outside of its mounts, is lost.", "旧笔记本实例文件系统中挂载目录以外的数据将丢失。"},
 	"ADDRESSES_CHANGE":        {"Addresses, ports and passwords of the notebook change, and its own service has to be started again.", "笔记本实例的地址、端口和密码将改变，其自定义服务需要重新启动。"},
 	"MOUNTS_NOT_RESTORED":     {"Only the home directory is mounted again: the cloud does not tell what else was mounted.", "只会重新挂载主目录：该云不提供其他挂载信息。"},
@@ -267,7 +267,7 @@ func (l Language) Phase(p notebookv1.ImageChange_Phase) string {
 var capabilities = map[notebookv1.Cloud_Capability]text{
 	notebookv1.Cloud_CAPABILITY_UNSPECIFIED:           {"unknown", "未知"},
 	notebookv1.Cloud_CAPABILITY_CHANGE_IMAGE_IN_PLACE: {"changes the image of a notebook in place", "可直接更换笔记本实例的镜像"},
-	notebookv1.Cloud_CAPABILITY_CHANGE_IMAGE_RECREATE: {"changes an image by making a new notebook and releasing the old one", "通过新建实例并释放旧实例来更换镜像"},
+	notebookv1.Cloud_CAPABILITY_CHANGE_IMAGE_RECREATE: {"changes an image by making a new notebook and releasing the old one", "通过新建实例并释放旧实例来变更镜像"},
 	notebookv1.Cloud_CAPABILITY_REGISTRY_CREDENTIAL:   {"takes a login for a private registry", "支持私有镜像仓库登录"},
 }
 
