@@ -4,8 +4,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 )
+
+// profiling is held by the test that asks for a CPU profile or a trace: a process
+// makes one of each at a time and refuses a second, and tests run beside each other.
+var profiling sync.Mutex
 
 // TestDebugHandler: profiles and the build are there for those who may have them,
 // and for nobody else.
@@ -27,6 +32,8 @@ func TestDebugHandler(t *testing.T) {
 		return w
 	}
 	guarded, open := newDebugHandler(admin), newDebugHandler(nil)
+	profiling.Lock()
+	defer profiling.Unlock()
 	for path, want := range map[string]string{
 		"/debug/pprof/":                  "goroutine",
 		"/debug/pprof/goroutine?debug=1": "goroutine profile:",

@@ -236,6 +236,8 @@ tracing: {endpoint: %q, protocol: http, insecure: true, headers: {authorization:
 	}
 	planted.find(t, "the metrics", []byte(metrics))
 	planted.find(t, "what callers were told", []byte(told.String()))
+	profiling.Lock()
+	defer profiling.Unlock()
 	for _, path := range []string{"heap?debug=1", "heap", "allocs", "goroutine?debug=2", "block", "mutex", "threadcreate?debug=1", "cmdline", "trace?seconds=0.1", "symbol"} {
 		body := g.profile(t, client, path)
 		planted.find(t, "the profile "+path, body)
