@@ -61,7 +61,10 @@ func (s *server) handleAPIDocs(mux *http.ServeMux, otherwise http.Handler) {
 		html := bytes.Replace(page.body.Bytes(), []byte(`<html lang="en">`), []byte(`<html lang="`+l.tag.String()+`">`), 1)
 		pages, tags, ui = append(pages, docsPage{html: html, policy: docsPolicy(html)}), append(tags, l.tag), handler
 	}
-	matcher := language.NewMatcher(tags)
+	// Who prefers Traditional Chinese reads the Simplified one rather than English, as in
+	// the console.
+	chinese := len(tags) - 1
+	matcher := language.NewMatcher(append(tags, language.TraditionalChinese))
 	mux.Handle("GET /docs", s.stranger(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		to := url.URL{Path: docsPath, RawQuery: r.URL.RawQuery}
 		http.Redirect(w, r, to.String(), http.StatusMovedPermanently)
@@ -79,6 +82,7 @@ func (s *server) handleAPIDocs(mux *http.ServeMux, otherwise http.Handler) {
 		}
 		// What is asked for by name comes before what the browser prefers.
 		_, i := language.MatchStrings(matcher, r.URL.Query().Get("lang"), r.Header.Get("Accept-Language"))
+		i = min(i, chinese)
 		w.Header().Add("Vary", "Accept-Language") // beside Origin, perhaps
 		w.Header().Set("Content-Security-Policy", pages[i].policy)
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")

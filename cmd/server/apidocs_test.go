@@ -156,6 +156,7 @@ func TestAPIDocsInChinese(t *testing.T) {
 		{"/docs/?lang=en", "zh-CN", english},
 		{"/docs/?lang=zh-CN", "en", chinese},
 		{"/docs?lang=zh-CN", "en", chinese}, // which moves
+		{"/docs/", "zh-TW,en;q=0.5", chinese},
 		{"/docs/?lang=fr", "zh-CN", chinese},
 		{"/docs/?lang=%3Cscript%3E", "en", english},
 	} {

@@ -156,6 +156,13 @@ func newSCNet(cfg Config) *SCNet {
 		SCNetImage,
 		imageBase + "codeserver-vllm:0.8.3-py3.10",
 	}
+	ofGPU := []string{
+		gpuImageBase + "jupyterlab-pytorch:2.4.1-py3.11-cuda12.1",
+		SCNetGPUImage,
+		gpuImageBase + "codeserver-vllm:0.9.1-py3.12-cuda12.4",
+	}
+	models := []model{{"dcu", "异构加速卡AI"}, {"gpu", "A800"}}
+	groups := []group{{"15", "hgk100_ainormal93b0dc03"}, {"16", "ksgpu_ainormal0001"}} // of the models, in their order
 	w := newWorld(cfg.Seed+1, cfg.now(), species{
 		id: func(w *world, at time.Time) string {
 			return strconv.FormatInt((at.UnixMilli()-snowflakeEpoch)<<22|w.rng.Int64N(1<<22), 10)
@@ -164,8 +171,13 @@ func newSCNet(cfg Config) *SCNet {
 			return at.In(china).Format("060102150405") + w.textLocked("0123456789", 4)
 		},
 		images: images, types: make([]string, len(images)),
-		models: []model{{"dcu", "异构加速卡AI"}, {"gpu", "A800"}},
-		groups: []group{{"15", "hgk100_ainormal93b0dc03"}, {"16", "ksgpu_ainormal0001"}},
+		models: models, groups: groups,
+		fit: func(n *instance) {
+			n.group = groups[slices.Index(models, n.model)]
+			if n.model.kind == "gpu" {
+				n.image = ofGPU[slices.Index(images, n.image)]
+			}
+		},
 	}, SCNetRegions, cfg.Notebooks)
 	c := &SCNet{
 		simulator: newSimulator("scnet", cfg, w, SCNetSettings{
@@ -179,7 +191,7 @@ func newSCNet(cfg Config) *SCNet {
 	w.pin(SCNetNotebook, func(n *instance) {
 		n.name, n.image = "2503021210191107", images[0]
 		n.cpu, n.memoryGB, n.cards, n.port, n.task = 24, 110, 1, 1223, "1896050410558525441"
-		n.model, n.group = model{"dcu", "异构加速卡AI"}, group{"15", "hgk100_ainormal93b0dc03"}
+		n.model, n.group = models[0], groups[0]
 		n.created = time.Date(2025, 3, 2, 4, 10, 20, 0, time.UTC)
 		n.updated = time.Date(2025, 3, 2, 4, 10, 51, 0, time.UTC)
 		n.stoppedAt = w.now()

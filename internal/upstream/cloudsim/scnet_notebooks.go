@@ -16,7 +16,8 @@ import (
 
 // The images of the simulated SCNet that tests name.
 const (
-	imageBase = "image.ac.com:5000/dcu/admin/base/"
+	imageBase    = "image.ac.com:5000/dcu/admin/base/"
+	gpuImageBase = "image.ac.com:5000/gpu/admin/base/"
 	// SCNetImage is a public image for the accelerator of SCNetNotebook, which
 	// has another one.
 	SCNetImage = imageBase + "jupyterlab-pytorch:2.5.1-py3.10"
@@ -27,7 +28,7 @@ const (
 	// SCNetUnfinishedImage is still being made.
 	SCNetUnfinishedImage = imageBase + "jupyterlab-mindspore:2.4.0-py3.11"
 	// SCNetGPUImage is for another accelerator.
-	SCNetGPUImage = "image.ac.com:5000/gpu/admin/base/jupyterlab-pytorch:2.6.0-py3.12-cuda12.4"
+	SCNetGPUImage = gpuImageBase + "jupyterlab-pytorch:2.6.0-py3.12-cuda12.4"
 	// SCNetDistantImage exists in the second region only.
 	SCNetDistantImage = imageBase + "rstudio-tidyverse:4.4.1"
 )
@@ -57,7 +58,9 @@ var catalog = []catalogued{
 	{path: SCNetImage, size: vendorSize, kind: "JupyterLab", access: "public", accelerator: "dcu", status: "Completed"},
 	{path: imageBase + "codeserver-vllm:0.8.3-py3.10", size: vendorSize, kind: "CodeServer", access: "public", accelerator: "dcu", status: "Completed"},
 	{path: SCNetUnfinishedImage, size: "7338398370", kind: "JupyterLab", access: "public", accelerator: "dcu", status: "Building"},
+	{path: gpuImageBase + "jupyterlab-pytorch:2.4.1-py3.11-cuda12.1", size: "8804682956", kind: "JupyterLab", access: "public", accelerator: "gpu", status: "Completed"},
 	{path: SCNetGPUImage, size: "9126805504", kind: "JupyterLab", access: "public", accelerator: "gpu", status: "Completed"},
+	{path: gpuImageBase + "codeserver-vllm:0.9.1-py3.12-cuda12.4", size: "15032385536", kind: "CodeServer", access: "public", accelerator: "gpu", status: "Completed"},
 	{path: SCNetDistantImage, size: "4026531840", kind: "RStudio", access: "public", accelerator: "dcu", status: "Completed", region: "20057"},
 	{path: SCNetPrivateImage, size: "12884901888", kind: "Base", access: "private", accelerator: "dcu", status: "Completed"},
 	{path: SCNetModelImage, size: "21474836480", kind: "JupyterLab", access: "public", accelerator: "dcu", status: "Completed", model: true},

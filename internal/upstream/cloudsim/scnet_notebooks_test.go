@@ -319,7 +319,7 @@ func TestImagesByPage(t *testing.T) {
 		return fmt.Sprintf(`{"access":%q,"start":%d,"limit":%d,"sort":"DESC","orderBy":"create_time"%s}`, access, start, limit, more)
 	}
 	all, total := paths("11250", body("public", 0, 100, ""))
-	if len(all) != 5 || total != 5 || slices.Contains(all, SCNetDistantImage) || slices.Contains(all, SCNetPrivateImage) {
+	if len(all) != 7 || total != 7 || slices.Contains(all, SCNetDistantImage) || slices.Contains(all, SCNetPrivateImage) {
 		t.Errorf("%d of %d: %v", len(all), total, all)
 	}
 	c.Set(func(s *SCNetSettings) { s.PageCap = 2 })
@@ -341,7 +341,29 @@ func TestImagesByPage(t *testing.T) {
 	if got, _ := paths("11250", body("private", 0, 100, `,"acceleratorType":"DCU"`)); len(got) != 1 || got[0] != SCNetPrivateImage {
 		t.Errorf("private: %v", got)
 	}
-	if got, _ := paths("11250", body("public", 0, 100, `,"type":"CodeServer"`)); len(got) != 1 {
+	if got, _ := paths("11250", body("public", 0, 100, `,"type":"CodeServer"`)); len(got) != 2 {
 		t.Errorf("by type: %v", got)
+	}
+}
+
+// TestNotebooksFitTheCatalog: whatever the story makes runs an image of its region that
+// is for its accelerator, in the group of cards of that kind.
+func TestNotebooksFitTheCatalog(t *testing.T) {
+	c := NewSCNet(Config{Seed: 5, Notebooks: 50})
+	for range 200 {
+		c.Step()
+	}
+	groupOf := map[string]string{"dcu": "15", "gpu": "16"}
+	seen := map[string]bool{}
+	for _, p := range c.world.places {
+		for _, n := range p.list {
+			seen[n.image] = true
+			if why := pullFailure(p.id, n.image, n.model.kind); why != "" || n.group.id != groupOf[n.model.kind] {
+				t.Errorf("%s of %s: %s on %s in group %s: %s", n.id, p.id, n.image, n.model.kind, n.group.id, why)
+			}
+		}
+	}
+	if len(seen) < 6 {
+		t.Errorf("only %d images are in use", len(seen))
 	}
 }

@@ -88,6 +88,9 @@ type species struct {
 	types  []string // of the images, in their order
 	models []model
 	groups []group
+	// fit makes the parts of a new notebook, which are drawn one by one, go
+	// together; nil: they do.
+	fit func(n *instance)
 }
 
 // world is all notebooks of one account and the script of their life: which
@@ -150,6 +153,9 @@ func (w *world) makeLocked(p *place, at time.Time) *instance {
 		cpu: 8 * (1 + w.rng.IntN(3)), memoryGB: 60 + 10*w.rng.IntN(8), cards: 1 + w.rng.IntN(2),
 		model: s.models[w.rng.IntN(len(s.models))], group: s.groups[w.rng.IntN(len(s.groups))],
 		created: at, updated: at, next: w.step + 1 + w.rng.Int64N(3),
+	}
+	if s.fit != nil {
+		s.fit(n)
 	}
 	p.list = append(p.list, n)
 	p.byID[n.id] = n
