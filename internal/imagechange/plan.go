@@ -135,9 +135,12 @@ func (c *Changer) planRecreate(ctx context.Context, req Request, p *plan) error 
 		warning(WarningAddressesChange, "Addresses, ports and passwords of the notebook change, and its own service has to be started again."),
 		warning(WarningMountsNotRestored, "Only the home directory is mounted again: the cloud does not tell what else was mounted."),
 	)
-	if a.GetCount() > 0 {
-		p.change.Warnings = append(p.change.Warnings, warning(WarningAcceleratorMayBeLost, fmt.Sprintf(
-			"The new notebook needs %d free cards. If there are none, the change fails and the old notebook is started again, if it can be.", a.GetCount())))
+	if cards := a.GetCount(); cards > 0 {
+		needs := "The new notebook needs a free card. If there is none, the change fails and the old notebook is started again, if it can be."
+		if cards > 1 {
+			needs = fmt.Sprintf("The new notebook needs %d free cards. If there are none, the change fails and the old notebook is started again, if it can be.", cards)
+		}
+		p.change.Warnings = append(p.change.Warnings, warning(WarningAcceleratorMayBeLost, needs))
 	}
 	return nil
 }

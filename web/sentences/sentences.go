@@ -111,6 +111,13 @@ func one(english string, depth int) (string, bool) {
 	return "", false
 }
 
+// Wanted reports whether the locale is a Chinese one, as the variables of POSIX have it:
+// the first that is set decides.
+func Wanted(env func(string) string) bool {
+	value := cmp.Or(env("LC_ALL"), env("LC_MESSAGES"), env("LANG"))
+	return strings.HasPrefix(strings.ToLower(value), "zh")
+}
+
 // Of returns what a server says in Chinese, or as it is.
 func Of(english string) string {
 	if chinese, ok := Chinese(english); ok {

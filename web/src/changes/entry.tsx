@@ -2,12 +2,12 @@ import type { ImageChange } from "../api/types";
 import { mayOperate } from "../api/session";
 import { t as common } from "../i18n/common";
 import { t } from "../i18n/history";
-import { langOf, said } from "../i18n/sentences";
-import { reasonWord, warningWord } from "../i18n/words";
+import { reasonWord } from "../i18n/words";
 import { href } from "../router";
 import { PhaseBadge } from "../ui/badge";
 import { Copy } from "../ui/copy";
 import { duration } from "../ui/duration";
+import { Said } from "../ui/said";
 import { ago, clockTime, now } from "../ui/time";
 import { backOf, repeatOf, type Target } from "./history";
 import { hasEnded, notebookOf, tookOf } from "./phases";
@@ -59,7 +59,7 @@ export function Entry({ change: c, all, ofOne = false }: { change: ImageChange; 
         {c.failure ? (
           <p class="failure">
             {reasonWord(c.failure.reason)}
-            {c.failure.message ? <span lang={langOf(c.failure.message)}> {said(c.failure.message)}</span> : null}
+            {c.failure.message ? <> <Said text={c.failure.message} /></> : null}
             {c.failure.cloudCode ? <span> {common("brackets", { text: `${t("cloudCode")} ${c.failure.cloudCode}` })}</span> : null}
           </p>
         ) : null}
@@ -143,8 +143,8 @@ function Details({ change: c }: { change: ImageChange }) {
           <dd>
             <ol>
               {c.steps.map((s) => (
-                <li key={s} lang={langOf(s)}>
-                  {said(s)}
+                <li key={s}>
+                  <Said text={s} />
                 </li>
               ))}
             </ol>
@@ -157,7 +157,9 @@ function Details({ change: c }: { change: ImageChange }) {
           <dd>
             <ul>
               {c.acknowledged.map((code) => (
-                <li key={code}>{warningWord(code, c.warnings?.find((w) => w.code === code)?.message)}</li>
+                <li key={code}>
+                  <Said text={c.warnings?.find((w) => w.code === code)?.message ?? code} />
+                </li>
               ))}
             </ul>
           </dd>

@@ -5,9 +5,8 @@ import cases from "../../sentences/testdata/cases.json";
 vi.stubGlobal("localStorage", { getItem: () => "zh", setItem: () => {} });
 let sentences: typeof import("./sentences");
 let i18n: typeof import(".");
-let words: typeof import("./words");
 beforeAll(async () => {
-  [sentences, i18n, words] = await Promise.all([import("./sentences"), import("."), import("./words")]);
+  [sentences, i18n] = await Promise.all([import("./sentences"), import(".")]);
 });
 
 describe("what the server says", () => {
@@ -31,10 +30,4 @@ describe("what the server says", () => {
     for (const text of ["a: ".repeat(1300), "at position 1: ".repeat(270), "a; ".repeat(1300), "a: b; c: d; e: f; g: h; i", "not ; ".repeat(600)]) sentences.chineseOf(text);
     expect(performance.now() - began).toBeLessThan(2000);
   });
-});
-
-test("a warning of a later server is told in its own words", () => {
-  expect(words.warningWord("NOTEBOOK_RUNNING", "x")).not.toBe("x");
-  expect(words.warningWord("NEW", "the old notebook is gone")).toBe("旧实例已不存在");
-  expect(words.warningWord("NEW", "something new")).toBe("something new");
 });

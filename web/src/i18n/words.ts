@@ -1,9 +1,8 @@
-// Words for what the API names: states, phases, reasons, warnings.
+// Words for what the API names: states, phases, reasons.
 
 import { lang, messages, translator } from ".";
 import type { KnownReason } from "../api/reasons";
 import { common } from "./common";
-import { said } from "./sentences";
 
 const states = messages(
   {
@@ -69,25 +68,6 @@ const phases = messages(
     PHASE_UNCHANGED: "镜像本来就是它",
     PHASE_FAILED: "失败",
     PHASE_OUTCOME_UNKNOWN: "结果尚不明确",
-  },
-);
-
-const warnings = messages(
-  {
-    NOTEBOOK_RUNNING: "The notebook is not stopped: the cloud may refuse, or unsaved work in it may be lost.",
-    NOTEBOOK_ID_CHANGES: "Another notebook is made, with another id, and the old one is released.",
-    CONTAINER_DATA_LOST: "What is in the old one's own file system, outside of its mounts, is lost.",
-    ADDRESSES_CHANGE: "Addresses, ports and passwords change, and services in it have to be started again.",
-    MOUNTS_NOT_RESTORED: "Only the home directory is mounted again.",
-    ACCELERATOR_MAY_BE_LOST: "It needs free cards. Without them the change fails, and the old notebook may not get its own back.",
-  },
-  {
-    NOTEBOOK_RUNNING: "笔记本实例尚未停止：云可能拒绝变更，未保存的工作也可能丢失。",
-    NOTEBOOK_ID_CHANGES: "会新建一个笔记本实例（ID 不同），旧的会被释放。",
-    CONTAINER_DATA_LOST: "旧笔记本实例自身文件系统中、挂载目录以外的内容会丢失。",
-    ADDRESSES_CHANGE: "地址、端口和密码会改变，其中的服务需要重新启动。",
-    MOUNTS_NOT_RESTORED: "只会重新挂载主目录。",
-    ACCELERATOR_MAY_BE_LOST: "需要有空闲加速卡；不足时变更失败，旧笔记本实例也可能拿不回原来的卡。",
   },
 );
 
@@ -176,8 +156,6 @@ function word(all: { en: Record<string, string>; zh: Record<string, string> }, n
 export const stateWord = (state: string | undefined): string => word(states, state ?? "STATE_UNSPECIFIED");
 export const locationStateWord = (state: string | undefined): string => word(locationStates, state ?? "STATE_UNSPECIFIED");
 export const phaseWord = (phase: string | undefined): string => (phase ? word(phases, phase) : translator(common)("unknown"));
-/** Words for the code of a warning, or those of the server for one that this console does not know. */
-export const warningWord = (code: string, message?: string): string => warnings[lang.value][code as keyof typeof warnings.en] ?? (message ? said(message) : code);
 /** Words for a reason, with or without its prefix. */
 export const reasonWord = (reason: string | undefined): string => {
   const name = (reason ?? "UNKNOWN").replace(/^ERROR_REASON_/, "");

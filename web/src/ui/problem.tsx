@@ -1,7 +1,7 @@
 import { ApiError } from "../api/errors";
 import { t } from "../i18n/common";
-import { langOf, said } from "../i18n/sentences";
 import { reasonWord } from "../i18n/words";
+import { Said } from "./said";
 
 /** Problem tells an error in words: what happened, what to do, and what the server said. */
 export function Problem({ error, retry }: { error: ApiError; retry?: () => void }) {
@@ -12,7 +12,7 @@ export function Problem({ error, retry }: { error: ApiError; retry?: () => void 
       </p>
       {error.message && error.reason !== "SERVER_LOST" ? (
         <p class="detail">
-          <code>{error.reason}</code> <span lang={langOf(error.message)}>{said(error.message)}</span>
+          <code>{error.reason}</code> <Said text={error.message} />
         </p>
       ) : null}
       {retry ? (

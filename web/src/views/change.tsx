@@ -9,14 +9,15 @@ import { hasEnded, newer, notebookOf, recreates, stepper, tookOf, type Step } fr
 import { acknowledged, allTicked, newRequestId, Requests, type PendingRequest } from "../changes/request";
 import { t } from "../i18n/change";
 import { t as common } from "../i18n/common";
-import { langOf, said } from "../i18n/sentences";
-import { phaseWord, reasonWord, warningWord } from "../i18n/words";
+import { said } from "../i18n/sentences";
+import { phaseWord, reasonWord } from "../i18n/words";
 import { clouds, connection, imageChanges } from "../live/live";
 import { href, place } from "../router";
 import { PhaseBadge, StateBadge } from "../ui/badge";
 import { Copy } from "../ui/copy";
 import { duration } from "../ui/duration";
 import { Problem } from "../ui/problem";
+import { Said } from "../ui/said";
 import { ago, now } from "../ui/time";
 import "./change.css";
 
@@ -524,8 +525,8 @@ function Plan(props: { request: PendingRequest; sending: boolean; error: ApiErro
               <h3>{t("steps")}</h3>
               <ol>
                 {plan.steps.map((s) => (
-                  <li key={s} lang={langOf(s)}>
-                    {said(s)}
+                  <li key={s}>
+                    <Said text={s} />
                   </li>
                 ))}
               </ol>
@@ -539,7 +540,7 @@ function Plan(props: { request: PendingRequest; sending: boolean; error: ApiErro
                 <label key={w.code} class="warning">
                   <input type="checkbox" checked={ticked.has(w.code)} onChange={(e) => tick(w.code, e.currentTarget.checked)} />
                   <span>
-                    {warningWord(w.code, w.message)} <code>{w.code}</code>
+                    <Said text={w.message ?? w.code} /> <code>{w.code}</code>
                   </span>
                 </label>
               ))}
@@ -722,8 +723,8 @@ function Result({ change: c }: { change: ImageChange }) {
           {reasonWord(c.failure?.reason)}
         </p>
         {c.failure?.message ? (
-          <p class="detail" lang={langOf(c.failure.message)}>
-            {said(c.failure.message)}
+          <p class="detail">
+            <Said text={c.failure.message} />
           </p>
         ) : null}
         {c.failure?.cloudCode ? (

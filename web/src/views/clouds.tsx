@@ -4,13 +4,13 @@ import { parseDuration } from "../api/errors";
 import { locale } from "../i18n";
 import { t } from "../i18n/clouds";
 import { t as common } from "../i18n/common";
-import { langOf, said } from "../i18n/sentences";
 import { locationStateWord, reasonWord } from "../i18n/words";
 import { clouds, cloudsError, connection, locations, readClouds } from "../live/live";
 import { href } from "../router";
 import { LocationBadge } from "../ui/badge";
 import { duration } from "../ui/duration";
 import { Problem } from "../ui/problem";
+import { Said } from "../ui/said";
 import { ago, clockTime, now } from "../ui/time";
 import { hour, pools, scaleOf, segments, shares, sharesCards, worst, type Segment } from "./clouds-model";
 import "./clouds.css";
@@ -152,7 +152,7 @@ function LocationCard({ location: l, everywhere }: { location: Location; everywh
           {l.reason ? <p>{reasonWord(l.reason)}</p> : null}
           {l.message || l.cloudCode ? (
             <p class="detail">
-              <span lang={langOf(l.message ?? "")}>{said(l.message ?? "")}</span>
+              <Said text={l.message ?? ""} />
               {l.cloudCode ? (
                 <>
                   {" "}

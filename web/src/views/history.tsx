@@ -7,10 +7,10 @@ import { Entry } from "../changes/entry";
 import { characterAt, chips, filterOf, merge, parseChips, positionOf, type Chip } from "../changes/history";
 import { t as common } from "../i18n/common";
 import { t } from "../i18n/history";
-import { langOf, said } from "../i18n/sentences";
 import { imageChanges } from "../live/live";
 import { place, setParams } from "../router";
 import { Problem } from "../ui/problem";
+import { Said } from "../ui/said";
 import "./history.css";
 
 const pageSize = 50;
@@ -121,7 +121,6 @@ function toggle(on: Set<Chip>, chip: Chip): void {
   setParams({ only: chips.filter((c) => next.has(c)).join(",") || undefined });
 }
 
-const FaultText = ({ text }: { text: string }) => <span lang={langOf(text)}>{said(text)}</span>;
 
 function FilterForm({ typed, error }: { typed: string; error: ApiError | undefined }) {
   const [text, setText] = useState(typed);
@@ -170,7 +169,7 @@ function FilterForm({ typed, error }: { typed: string; error: ApiError | undefin
       {problem ? (
         <p id="history-filter-fault" class="filter-fault" role="alert">
           {at === undefined ? "" : t("faultAt", { at: at + 1 }) + common("gap")}
-          <FaultText text={problem.replace(/^(filter: )?at position \d+: /, "")} />
+          <Said text={problem.replace(/^(filter: )?at position \d+: /, "")} />
         </p>
       ) : null}
     </form>

@@ -9,13 +9,13 @@ import { timeline, type Seen } from "../changes/timeline";
 import { locale } from "../i18n";
 import { t as common } from "../i18n/common";
 import { t } from "../i18n/notebook";
-import { langOf, said } from "../i18n/sentences";
 import { reasonWord, stateWord } from "../i18n/words";
 import { clouds, imageChanges } from "../live/live";
 import { href } from "../router";
 import { LocationBadge, StateBadge } from "../ui/badge";
 import { Copy } from "../ui/copy";
 import { Problem } from "../ui/problem";
+import { Said } from "../ui/said";
 import { ago, clockTime, countdown, now } from "../ui/time";
 import { later } from "./clouds-model";
 import { watchNotebook } from "./notebook-watch";
@@ -144,7 +144,7 @@ function LocationTrouble({ location: l }: { location: Location }) {
       {l.reason ? <p>{reasonWord(l.reason)}</p> : null}
       {l.message ? (
         <p class="muted">
-          <span lang={langOf(l.message)}>{said(l.message)}</span> {l.cloudCode ? <code>{l.cloudCode}</code> : null}
+          <Said text={l.message} /> {l.cloudCode ? <code>{l.cloudCode}</code> : null}
         </p>
       ) : null}
     </>
@@ -319,7 +319,7 @@ function Fields({ notebook: n, location: l }: { notebook: Notebook; location: Lo
             [t("displayName"), l?.displayName],
             [t("locationState"), l ? <LocationBadge state={l.state} /> : undefined],
             [t("lastRead"), l ? (l.lastSuccessTime ? ago(l.lastSuccessTime) : common("never")) : undefined],
-            [t("lastError"), l?.message ? <span lang={langOf(l.message)}>{said(l.message)}</span> : undefined],
+            [t("lastError"), l?.message ? <Said text={l.message} /> : undefined],
           ]}
         />
       </div>

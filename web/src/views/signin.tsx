@@ -6,11 +6,11 @@ import { depart, needsReader, OidcError, redeem, type Answer, type Issuer } from
 import { caller, consoleConfig, issuer, setToken, signedOut, signIn, turnedAway } from "../api/session";
 import { t as common } from "../i18n/common";
 import { reasonWord } from "../i18n/words";
-import { langOf, said } from "../i18n/sentences";
 import { t } from "../i18n/signin";
 import { countdown, now } from "../ui/time";
 import { Copy } from "../ui/copy";
 import { Problem } from "../ui/problem";
+import { Said } from "../ui/said";
 import "./signin.css";
 
 // How the return from an issuer goes: it may end a sign-in, or renew one that goes on.
@@ -73,7 +73,7 @@ export function SignIn() {
           </p>
           {error.message ? (
             <p class="detail">
-              <code>{error.reason}</code> <span lang={langOf(error.message)}>{said(error.message)}</span>
+              <code>{error.reason}</code> <Said text={error.message} />
             </p>
           ) : null}
         </div>
@@ -108,7 +108,7 @@ function OidcProblem({ error }: { error: Error }) {
           <strong>{t("oidcTokenRefused")}</strong>
         </p>
         <p class="detail">
-          <code>{error.reason}</code> <span lang={langOf(error.message)}>{said(error.message)}</span>
+          <code>{error.reason}</code> <Said text={error.message} />
         </p>
       </div>
     ) : (

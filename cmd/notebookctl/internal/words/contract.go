@@ -173,13 +173,10 @@ func WarningCodes() []string {
 	return []string{"NOTEBOOK_RUNNING", "NOTEBOOK_ID_CHANGES", "CONTAINER_DATA_LOST", "ADDRESSES_CHANGE", "MOUNTS_NOT_RESTORED", "ACCELERATOR_MAY_BE_LOST"}
 }
 
-// Warning returns a consequence in words. The server's own are more exact in
-// English, and all there is for a code of a newer one.
+// Warning returns a consequence in words. The server's own are more exact, and all there
+// is for a code of a newer one.
 func (l Language) Warning(w *notebookv1.ImageChange_Warning) string {
-	if t, ok := warnings[w.GetCode()]; ok && (l == Chinese || w.GetMessage() == "") {
-		return t.in(l)
-	}
-	return l.Said(w.GetMessage())
+	return l.Why(l.Consequence(w.GetCode()), w.GetMessage())
 }
 
 // Consequence returns a consequence in words by its code alone.

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/notebookd/notebookd/web/sentences"
 )
 
 // Language is one that notebookctl speaks.
@@ -21,16 +23,10 @@ const (
 	Chinese Language = "zh"
 )
 
-// Detect returns the language of the locale, as the variables of POSIX have it: the
-// first that is set decides.
+// Detect returns the language of the locale.
 func Detect(env func(string) string) Language {
-	for _, name := range []string{"LC_ALL", "LC_MESSAGES", "LANG"} {
-		if value := env(name); value != "" {
-			if strings.HasPrefix(strings.ToLower(value), "zh") {
-				return Chinese
-			}
-			return English
-		}
+	if sentences.Wanted(env) {
+		return Chinese
 	}
 	return English
 }

@@ -176,7 +176,14 @@ func TestContractIsTranslated(t *testing.T) {
 		if en == "" || han(en) || !han(zh) {
 			t.Errorf("%s: %q and %q", code, en, zh)
 		}
-		if got := Chinese.Warning(&notebookv1.ImageChange_Warning{Code: code, Message: "in English"}); got != zh {
+		if got := Chinese.Warning(&notebookv1.ImageChange_Warning{Code: code}); got != zh {
+			t.Errorf("%s: %q", code, got)
+		}
+		if got := Chinese.Warning(&notebookv1.ImageChange_Warning{Code: code, Message: "of a newer server"}); got != zh+"（of a newer server）" {
+			t.Errorf("%s: %q", code, got)
+		}
+		// The exact sentence of the server, which has a translation of its own.
+		if got := Chinese.Warning(&notebookv1.ImageChange_Warning{Code: code, Message: "release the old one"}); got != "释放旧实例" {
 			t.Errorf("%s: %q", code, got)
 		}
 		if got := English.Warning(&notebookv1.ImageChange_Warning{Code: code, Message: "more exact"}); got != "more exact" {
