@@ -27,7 +27,7 @@ run: build ## Run the server on two simulated clouds.
 
 .PHONY: test
 test: ## Run all tests with the race detector.
-	$(GO) test -race -shuffle=on -parallel 4 ./...
+	$(GO) test -race -shuffle=on -parallel 6 ./...
 
 # They wait more than they compute, so they run beside each other.
 .PHONY: campaign

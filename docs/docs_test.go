@@ -35,6 +35,7 @@ const (
 // ownBlocks are the translations whose console blocks show another language than
 // those of their English pages. Both are run.
 var ownBlocks = map[string]bool{
+	"README.zh-CN.md":                 true,
 	"docs/notebookctl.zh-CN.md":       true,
 	"docs/first-ten-minutes.zh-CN.md": true,
 	"docs/connect-coreshub.zh-CN.md":  true,

@@ -109,7 +109,7 @@ func (s *server) start(t *testing.T) {
 	t.Helper()
 	s.log = &buffer{}
 	s.process = exec.Command(serverBinary, "--config", s.config)
-	s.process.Stderr = s.log
+	s.process.Stderr, s.process.Env = s.log, append(os.Environ(), "LC_ALL=C")
 	out, err := s.process.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -84,7 +84,7 @@ func startSelf(tb testing.TB, variable, file string) *child {
 		tb.Fatal(err)
 	}
 	c.cmd = exec.Command(self)
-	c.cmd.Env = append(os.Environ(), variable+"="+file)
+	c.cmd.Env = append(os.Environ(), variable+"="+file, "LC_ALL=C")
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	if err := c.cmd.Start(); err != nil {
 		tb.Fatal(err)

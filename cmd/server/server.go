@@ -37,6 +37,7 @@ import (
 	"github.com/notebookd/notebookd/internal/storage"
 	"github.com/notebookd/notebookd/internal/telemetry"
 	"github.com/notebookd/notebookd/internal/upstream"
+	"github.com/notebookd/notebookd/web/sentences"
 )
 
 // server is the running process: everything between its configuration and its
@@ -95,7 +96,7 @@ func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
 	if err := s.listen(ctx); err != nil {
 		return err
 	}
-	s.announce(stdout, control)
+	s.announce(stdout, control, sentences.Wanted(os.Getenv))
 	return s.run(ctx)
 }
 

@@ -36,16 +36,51 @@ func simulate(cfg *config) (control string, stop func(), err error) {
 	return fleet.ControlURL(), fleet.Close, nil
 }
 
+// announcement is what a server says first, in one language: formats of what announce has.
+type announcement struct{ serves, console, simulated string }
+
+var (
+	inEnglish = announcement{
+		serves:  "notebookd serves %[1]s: gRPC on %[2]s, HTTP on %[3]s.\n",
+		console: "Console: %s/\n",
+		simulated: `notebookd serves two SIMULATED clouds: gRPC on %[1]s, HTTP on %[2]s. Nothing here is real.
+%[3]sTry:
+%[4]s  curl '%[5]s/v1/notebooks?pageSize=3'
+  curl -N %[5]s/v1/notebooks:watch
+  grpcurl -plaintext %[1]s notebook.v1.NotebookService/Watch
+Make a cloud fail: curl -X POST %[6]s/core/faults -d '{"mode": "hang"}'
+Heal it:           curl -X DELETE %[6]s/core/faults
+`,
+	}
+	inChinese = announcement{
+		serves:  "notebookd 已接入 %[4]d 个云：gRPC 地址 %[2]s，HTTP 地址 %[3]s。\n",
+		console: "控制台：%s/\n",
+		simulated: `notebookd 已接入两个模拟云：gRPC 地址 %[1]s，HTTP 地址 %[2]s。其中没有任何真实资源。
+%[3]s试一试：
+%[4]s  curl '%[5]s/v1/notebooks?pageSize=3'
+  curl -N %[5]s/v1/notebooks:watch
+  grpcurl -plaintext %[1]s notebook.v1.NotebookService/Watch
+让一个云出故障：curl -X POST %[6]s/core/faults -d '{"mode": "hang"}'
+使其恢复：      curl -X DELETE %[6]s/core/faults
+`,
+	}
+)
+
 // announce says where the server is and what to try. control is that of the
 // simulated clouds, or empty.
-func (s *server) announce(w io.Writer, control string) {
+func (s *server) announce(w io.Writer, control string, chinese bool) {
+	say := inEnglish
+	if chinese {
+		say = inChinese
+	}
 	grpcAddress, httpAddress := s.grpcListener.Addr(), s.httpListener.Addr()
 	console := ""
 	if s.current.Load().HTTP.Console.on() {
-		console = fmt.Sprintf("Console: %s/\n", baseURL(httpAddress, s.certificates != nil))
+		console = fmt.Sprintf(say.console, baseURL(httpAddress, s.certificates != nil))
 	}
 	if control == "" {
-		_, _ = fmt.Fprintf(w, "notebookd serves %s: gRPC on %s, HTTP on %s.\n%s", counted(len(s.sources), "cloud"), grpcAddress, httpAddress, console)
+		_, _ = fmt.Fprintf(w, say.serves, counted(len(s.sources), "cloud"), grpcAddress, httpAddress, len(s.sources))
+		_, _ = fmt.Fprint(w, console)
 		return
 	}
 	list := ""
@@ -54,14 +89,7 @@ func (s *server) announce(w io.Writer, control string) {
 			list = listCommand(executable, dir, grpcAddress.String())
 		}
 	}
-	_, _ = fmt.Fprintf(w, `notebookd serves two SIMULATED clouds: gRPC on %s, HTTP on %s. Nothing here is real.
-%sTry:
-%s  curl '%s/v1/notebooks?pageSize=3'
-  curl -N %s/v1/notebooks:watch
-  grpcurl -plaintext %s notebook.v1.NotebookService/Watch
-Make a cloud fail: curl -X POST %s/core/faults -d '{"mode": "hang"}'
-Heal it:           curl -X DELETE %s/core/faults
-`, grpcAddress, httpAddress, console, list, "http://"+httpAddress.String(), "http://"+httpAddress.String(), grpcAddress, control, control)
+	_, _ = fmt.Fprintf(w, say.simulated, grpcAddress, httpAddress, console, list, "http://"+httpAddress.String(), control)
 }
 
 // baseURL is where a browser finds a door.

@@ -162,7 +162,7 @@ func TestWithoutAConfiguration(t *testing.T) {
 	defer stop()
 	p := startConfig(t, cfg)
 	var out bytes.Buffer
-	p.server.announce(&out, control)
+	p.server.announce(&out, control, false)
 	for _, want := range []string{
 		"SIMULATED", "Nothing here is real.\nConsole: http://localhost:" + p.url[strings.LastIndex(p.url, ":")+1:] + "/\nTry:\n", "curl '" + p.url + "/v1/notebooks", "curl -N " + p.url + "/v1/notebooks:watch",
 		"grpcurl -plaintext " + p.conn.Target() + " notebook.v1.NotebookService/Watch", control,
@@ -173,6 +173,16 @@ func TestWithoutAConfiguration(t *testing.T) {
 	}
 	if strings.Contains(out.String(), "notebookctl") {
 		t.Errorf("there is no notebookctl beside a test, but\n%s", out.String())
+	}
+	out.Reset()
+	p.server.announce(&out, control, true)
+	for _, want := range []string{
+		"两个模拟云：gRPC 地址 " + p.conn.Target() + "，HTTP 地址 " + strings.TrimPrefix(p.url, "http://") + "。其中没有任何真实资源。\n控制台：http://localhost:", "curl -N " + p.url + "/v1/notebooks:watch\n",
+		"使其恢复：      curl -X DELETE " + control + "/core/faults\n",
+	} {
+		if !strings.Contains(out.String(), want) || strings.Contains(out.String(), "%!") {
+			t.Errorf("the first lines in Chinese have no %q:\n%s", want, out.String())
+		}
 	}
 	// A second one beside it takes other ports.
 	second, stopSecond, err := simulate(&config{})
@@ -192,13 +202,22 @@ func TestFirstLines(t *testing.T) {
 	for _, on := range []bool{true, false} {
 		p := start(t, fmt.Sprintf("http: {console: {enabled: %v}}\n%s", on, fleet.ServerConfig()))
 		var out bytes.Buffer
-		p.server.announce(&out, "")
+		p.server.announce(&out, "", false)
 		want := fmt.Sprintf("notebookd serves 2 clouds: gRPC on %s, HTTP on %s.\n", p.conn.Target(), strings.TrimPrefix(p.url, "http://"))
 		if on {
 			want += "Console: http://localhost:" + p.url[strings.LastIndex(p.url, ":")+1:] + "/\n"
 		}
 		if out.String() != want {
 			t.Errorf("%q, want %q", &out, want)
+		}
+		out.Reset()
+		p.server.announce(&out, "", true)
+		want = fmt.Sprintf("notebookd 已接入 2 个云：gRPC 地址 %s，HTTP 地址 %s。\n", p.conn.Target(), strings.TrimPrefix(p.url, "http://"))
+		if on {
+			want += "控制台：http://localhost:" + p.url[strings.LastIndex(p.url, ":")+1:] + "/\n"
+		}
+		if out.String() != want {
+			t.Errorf("in Chinese %q, want %q", &out, want)
 		}
 	}
 	for _, tt := range []struct {

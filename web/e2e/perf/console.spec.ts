@@ -44,9 +44,9 @@ const test = base.extend<{ world: World }>({
         };
         if (on) next();
       };
-      const clouds = await Clouds.start(dir, { notebooks: notebooks / locations });
+      const clouds = await Clouds.start(dir, { notebooks: notebooks / locations, yielding: true });
       try {
-        const server = new Server(dir, clouds, { poll: "{fast: 2s, normal: 5s, idle: 10s}", breaker: "{window: 60s, min_requests: 20, failure_ratio: 0.9, open_for: 5s}" });
+        const server = new Server(dir, clouds, { yielding: true, poll: "{fast: 2s, normal: 5s, idle: 10s}", breaker: "{window: 60s, min_requests: 20, failure_ratio: 0.9, open_for: 5s}" });
         try {
           await server.start();
           await expect.poll(async () => (await server.known()) > 0.95 * notebooks, { timeout: 180_000, message: "what the server knows" }).toBe(true);
