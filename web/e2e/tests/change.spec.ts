@@ -1,5 +1,5 @@
 import { still } from "../fixtures/clouds.ts";
-import { carryOut } from "../fixtures/scenes.ts";
+import { another, carryOut } from "../fixtures/scenes.ts";
 import { expect, test } from "../fixtures/test.ts";
 
 test("an image is changed in place: plan, ticks, progress, history", async ({ page, server, clouds }) => {
@@ -35,10 +35,13 @@ test("an image is changed in place: plan, ticks, progress, history", async ({ pa
 
 test("a cloud that recreates: the new notebook takes the old one's place", async ({ page, server, clouds }) => {
   await clouds.set("scnet", { transition: "100ms" });
-  const others = await server.notebooks({ filter: `cloud = scnet AND location = 11250` });
-  const old = others.find((n) => n.name === still.scnet)!;
-  const image = others.map((n) => n.image?.uri).find((uri) => uri && uri !== old.image?.uri)!;
+  const old = (await server.notebook(still.scnet))!;
+  const image = await another(server, still.scnet);
   await page.goto(`${server.url}/#/${still.scnet}/change`);
+  // What is proposed is for the same kind of accelerator.
+  const proposed = page.locator(`datalist option[value="${image}"]`);
+  await expect(proposed).toHaveCount(1);
+  await expect(page.locator('datalist option[value*="/gpu/"]')).toHaveCount(0);
   await page.getByLabel("New image").fill(image);
   await page.getByRole("button", { name: "Show the plan" }).click();
   const plan = page.getByRole("region", { name: "Plan" });

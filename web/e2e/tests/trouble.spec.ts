@@ -1,4 +1,5 @@
 import { still } from "../fixtures/clouds.ts";
+import { another } from "../fixtures/scenes.ts";
 import { expect, test } from "../fixtures/test.ts";
 
 const page404 = { status: 404, contentType: "text/html", body: "<html><h1>nginx</h1></html>" };
@@ -71,14 +72,13 @@ test.describe("where the browser speaks Chinese", () => {
 
   test("so does what the server says in words of its own", async ({ page, server, expected }) => {
     expected.refusals = ["400 GET /v1/notebooks:watch", "400 GET /v1/imageChanges"];
-    const old = (await server.notebook(still.scnet))!;
-    const others = await server.notebooks({ filter: "cloud = scnet AND image.uri:*" });
-    const image = others.map((n) => n.image?.uri).find((uri) => uri && uri !== old.image?.uri)!;
+    const image = await another(server, still.scnet);
     await page.goto(`${server.url}/#/${still.scnet}/change?image=${encodeURIComponent(image)}`);
     await page.getByRole("button", { name: "查看计划" }).click();
     const plan = page.getByRole("region", { name: "计划" });
-    for (const text of ["用新镜像创建另一个笔记本实例", "释放旧实例"]) await expect(plan.getByText(text)).toBeVisible();
-    await expect(plan.locator("ol [lang=en]")).toHaveCount(0);
+    for (const text of ["用新镜像创建另一个笔记本实例", "释放旧实例"]) await expect(plan.locator("ol").getByText(text)).toBeVisible();
+    await expect(plan.getByText("需要一张空闲的加速卡")).toBeVisible();
+    await expect(plan.locator("[lang=en]")).toHaveCount(0);
 
     await page.goto(`${server.url}/#/?filter=${encodeURIComponent("state = RUNS")}`);
     await expect(page.getByRole("alert")).toContainText('state："RUNS" 不在可选值之列');

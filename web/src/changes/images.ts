@@ -1,4 +1,5 @@
 import { listNotebooks } from "../api/client";
+import { quote } from "../api/quote";
 import type { Notebook } from "../api/types";
 
 export interface SeenImage {
@@ -8,11 +9,13 @@ export interface SeenImage {
   count: number;
 }
 
-/** tally counts the images of notebooks, the most used first. */
-export function tally(notebooks: readonly Notebook[]): SeenImage[] {
+/** tally counts the images of notebooks: those that a location has first, and the most used first. */
+export function tally(notebooks: readonly Notebook[], location: string): SeenImage[] {
   const byUri = new Map<string, Map<string, number>>();
-  for (const { image } of notebooks) {
+  const near = new Set<string>();
+  for (const { name, image } of notebooks) {
     if (!image?.uri) continue;
+    if (name.startsWith(`${location}/`)) near.add(image.uri);
     const types = byUri.get(image.uri) ?? new Map<string, number>();
     types.set(image.type ?? "", (types.get(image.type ?? "") ?? 0) + 1);
     byUri.set(image.uri, types);
@@ -22,18 +25,24 @@ export function tally(notebooks: readonly Notebook[]): SeenImage[] {
       const type = [...types].sort((a, b) => b[1] - a[1])[0]?.[0];
       return { uri, ...(type ? { type } : {}), count: [...types.values()].reduce((sum, n) => sum + n, 0) };
     })
-    .sort((a, b) => b.count - a.count || a.uri.localeCompare(b.uri));
+    .sort((a, b) => Number(near.has(b.uri)) - Number(near.has(a.uri)) || b.count - a.count || a.uri.localeCompare(b.uri));
 }
 
-/** imagesOf reads which images are used in a cloud, from a few pages of its notebooks. */
-export async function imagesOf(cloud: string, signal: AbortSignal): Promise<SeenImage[]> {
+/**
+ * imagesFor reads which images a notebook might have, from a few pages of those of its cloud
+ * that have the same kind of accelerator: an image is made for one.
+ */
+export async function imagesFor({ name, resources }: Notebook, signal: AbortSignal): Promise<SeenImage[]> {
+  const [, cloud = "", , location = ""] = name.split("/");
+  const kind = resources?.accelerator?.type;
+  const filter = kind ? `image.uri:* AND resources.accelerator.type = ${quote(kind)}` : "image.uri:*";
   const notebooks: Notebook[] = [];
   let pageToken: string | undefined;
   for (let page = 0; page < 3; page++) {
-    const answer = await listNotebooks({ parent: cloud, filter: "image.uri:*", pageSize: 1000, ...(pageToken ? { pageToken } : {}) }, signal);
+    const answer = await listNotebooks({ parent: `clouds/${cloud}`, filter, pageSize: 1000, ...(pageToken ? { pageToken } : {}) }, signal);
     notebooks.push(...(answer.notebooks ?? []));
     pageToken = answer.nextPageToken || undefined;
     if (!pageToken) break;
   }
-  return tally(notebooks);
+  return tally(notebooks, `clouds/${cloud}/locations/${location}`);
 }

@@ -4,7 +4,7 @@ import { ApiError } from "../api/errors";
 import { quote } from "../api/quote";
 import { caller, mayOperate } from "../api/session";
 import type { ChangePhase, Cloud, ImageChange, Notebook } from "../api/types";
-import { imagesOf, type SeenImage } from "../changes/images";
+import { imagesFor, type SeenImage } from "../changes/images";
 import { hasEnded, newer, notebookOf, recreates, stepper, tookOf, type Step } from "../changes/phases";
 import { acknowledged, allTicked, newRequestId, Requests, type PendingRequest } from "../changes/request";
 import { t } from "../i18n/change";
@@ -80,13 +80,15 @@ export function ChangeView({ name }: { name: string }) {
     }
   }
   useEffect(() => void load(), []);
+  const accelerator = notebook?.resources?.accelerator?.type;
+  const read = Boolean(notebook);
   useEffect(() => {
-    if (!may) return;
+    if (!may || !notebook) return;
     const abort = new AbortController();
     // Without suggestions the form works as well.
-    imagesOf(`clouds/${cloudId}`, abort.signal).then(setSeen, () => {});
+    imagesFor(notebook, abort.signal).then(setSeen, () => {});
     return () => abort.abort();
-  }, [may]);
+  }, [may, read, accelerator]);
 
   const current = useRef(stage);
   current.current = stage;
