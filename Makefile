@@ -73,7 +73,7 @@ perf-console: build ## Measure the web console with 100,000 notebooks, its memor
 
 .PHONY: test-docs
 test-docs: ## Run the commands of README.md, docs/ and the pages of the clouds and compare what they print (Debian: curl jq openssl).
-	$(GO) test -count=1 -parallel 8 -tags docs ./docs/
+	$(GO) test -count=1 -parallel 16 -tags docs ./docs/
 
 .PHONY: test-examples
 test-examples: ## Run the examples as their READMEs say (Debian: curl jq python3-grpcio python3-protobuf chromium; Node).
