@@ -344,15 +344,17 @@ func show(w http.ResponseWriter, v any) {
 }
 
 // gate is a listener on a port of 127.0.0.1 that can be closed, so that
-// connections are refused, and opened again on the same port.
+// connections are refused, and opened again on the same port, which stays its own.
 type gate struct {
 	address string
 	server  *http.Server
 	refused func() bool
 
-	mu       sync.Mutex // guards listener
+	mu       sync.Mutex // guards listener and release
 	listener net.Listener
-	wg       sync.WaitGroup // one Serve for each listener
+	release  func() // gives the port back; nil when there is a listener, or the port is not held
+
+	wg sync.WaitGroup // one Serve for each listener
 }
 
 func newGate(port int, h http.Handler, refused func() bool) (*gate, error) {
@@ -385,12 +387,25 @@ func (g *gate) adjust() {
 	case refused && g.listener != nil:
 		_ = g.listener.Close()
 		g.listener = nil
+		g.release, _ = reserve(g.address) // without it, it takes luck to get the port again
 	case !refused && g.listener == nil:
+		g.letGo()
 		_ = g.open() // the port was ours a moment ago; the next switch tries again
+	}
+}
+
+// letGo gives the port back if it is held. The caller holds mu.
+func (g *gate) letGo() {
+	if g.release != nil {
+		g.release()
+		g.release = nil
 	}
 }
 
 func (g *gate) close() {
 	_ = g.server.Close()
 	g.wg.Wait()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.letGo()
 }

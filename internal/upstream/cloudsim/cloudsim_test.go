@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -282,6 +283,34 @@ func TestRenames(t *testing.T) {
 	if len(w.places[0].renames) != 1 {
 		t.Errorf("%d are still to come", len(w.places[0].renames))
 	}
+}
+
+// TestRefusingPortIsKept: no other program is given the port of a cloud that refuses
+// connections, so that nobody answers in its place, and it comes back there.
+func TestRefusingPortIsKept(t *testing.T) {
+	f := startFleet(t, Config{})
+	url := f.urls[coresHubName]
+	address, err := net.ResolveTCPAddr("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.CoresHub.Break(Fault{Mode: ModeRefuse})
+	// Of an address that was never connected to: what is left of a connection would
+	// keep the port, too.
+	other := net.Dialer{LocalAddr: address}
+	conn, err := other.Dial("tcp", strings.TrimPrefix(f.ControlURL(), "http://"))
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("another program got the port: %v", err)
+	}
+	if err == nil {
+		_ = conn.Close()
+	}
+	f.CoresHub.Heal()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatalf("after it was healed: %v", err)
+	}
+	_ = resp.Body.Close()
 }
 
 // TestUnsignedCallsAreRefused: nothing is answered without the right key, and
