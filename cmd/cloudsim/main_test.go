@@ -10,6 +10,7 @@ import (
 )
 
 func TestRun(t *testing.T) {
+	t.Setenv("LC_ALL", "C")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	file := filepath.Join(t.TempDir(), "sims.yaml")
@@ -37,5 +38,20 @@ func TestRun(t *testing.T) {
 	data, err := os.ReadFile(file)
 	if err != nil || !strings.Contains(string(data), "kind: scnet") {
 		t.Errorf("the file holds %q, %v", data, err)
+	}
+}
+
+// TestChinese: what is said is Chinese where the locale is.
+func TestChinese(t *testing.T) {
+	t.Setenv("LC_ALL", "zh_CN.UTF-8")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, tt := range []struct{ args, output string }{
+		{"-port=0", "模拟云已启动。故障与设置：http://127.0.0.1:"}, {"-h", "情节的随机种子"}, {"start", "此外不接受其他参数"},
+	} {
+		var out bytes.Buffer
+		if run(ended, []string{tt.args}, &out, &out); !strings.Contains(out.String(), tt.output) {
+			t.Errorf("%s: printed:\n%s", tt.args, out.String())
+		}
 	}
 }

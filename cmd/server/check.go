@@ -21,17 +21,54 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/notebookd/notebookd/internal/upstream"
+	"github.com/notebookd/notebookd/web/sentences"
 )
 
 // configError is all that is wrong with a configuration file.
 type configError struct {
 	file     string
-	problems []string
+	problems []problem
+}
+
+// problem is one thing that is wrong.
+type problem struct {
+	line int    // 0: of the file as a whole
+	path string // of the key, or of what is around it; may be empty
+	text string
 }
 
 // Error implements error.
 func (e *configError) Error() string {
-	return fmt.Sprintf("%s: %s\n  %s", e.file, counted(len(e.problems), "problem"), strings.Join(e.problems, "\n  "))
+	return e.say(counted(len(e.problems), "problem"), problem.String)
+}
+
+// Chinese is the error in Chinese.
+func (e *configError) Chinese() string {
+	return e.say(strconv.Itoa(len(e.problems))+" 个问题", problem.chinese)
+}
+
+func (e *configError) say(number string, of func(problem) string) string {
+	var text strings.Builder
+	_, _ = fmt.Fprintf(&text, "%s: %s", e.file, number)
+	for _, p := range e.problems {
+		text.WriteString("\n  " + of(p))
+	}
+	return text.String()
+}
+
+// String implements fmt.Stringer.
+func (p problem) String() string { return p.say("line %d: ", ": ", p.text) }
+
+func (p problem) chinese() string { return p.say("第 %d 行：", "：", sentences.Starting(p.text)) }
+
+func (p problem) say(line, colon, text string) string {
+	if p.path != "" {
+		text = p.path + colon + text
+	}
+	if p.line != 0 {
+		text = fmt.Sprintf(line, p.line) + text
+	}
+	return text
 }
 
 // counted is a number of things.
@@ -76,7 +113,7 @@ func parseConfig(file string, data []byte) (*config, error) {
 type checker struct {
 	file     string
 	lines    map[string]int
-	problems []string
+	problems []problem
 	wrong    []wrongForm
 	garbled  bool     // parts of the file have no value, so that more would be found than is wrong
 	files    []string // that secrets were read from
@@ -120,27 +157,26 @@ func (c *checker) keyAt(line int) string {
 func (c *checker) err() error {
 	// The decoder knows lines alone; which key that is is known when all have been seen.
 	for _, w := range c.wrong {
-		key := c.keyAt(w.line)
-		if key != "" {
-			key += ": "
-		}
-		c.problems = append(c.problems, fmt.Sprintf("line %d: %s%s", w.line, key, w.want))
+		c.problems = append(c.problems, problem{w.line, c.keyAt(w.line), w.want})
 	}
 	c.wrong = nil
 	if len(c.problems) == 0 {
 		return nil
 	}
-	slices.SortFunc(c.problems, func(a, b string) int { // maps have no order
-		return cmp.Or(cmp.Compare(lineOf(a), lineOf(b)), strings.Compare(a, b))
+	slices.SortFunc(c.problems, func(a, b problem) int { // maps have no order
+		return cmp.Or(cmp.Compare(a.line, b.line), strings.Compare(a.String(), b.String()))
 	})
 	return &configError{c.file, c.problems}
 }
 
-// lineOf is the line that a problem begins with, or zero.
-func lineOf(problem string) int {
-	var line int
-	_, _ = fmt.Sscanf(problem, "line %d:", &line) // most have one
-	return line
+// decoded is a problem that the decoder has put into words, which begin with the line.
+func decoded(text string) problem {
+	var p problem
+	p.text = strings.TrimPrefix(text, "yaml: ")
+	if _, err := fmt.Sscanf(p.text, "line %d:", &p.line); err == nil {
+		_, p.text, _ = strings.Cut(p.text, ": ")
+	}
+	return p
 }
 
 // problem notes a problem with the key at path, or with the nearest key around
@@ -148,14 +184,11 @@ func lineOf(problem string) int {
 func (c *checker) problem(path, text string) {
 	for at := path; at != ""; at = at[:max(strings.LastIndexAny(at, ".["), 0)] {
 		if line, ok := c.lines[at]; ok {
-			c.problems = append(c.problems, fmt.Sprintf("line %d: %s: %s", line, path, text))
+			c.problems = append(c.problems, problem{line, path, text})
 			return
 		}
 	}
-	if path != "" {
-		text = path + ": " + text
-	}
-	c.problems = append(c.problems, text)
+	c.problems = append(c.problems, problem{0, path, text})
 }
 
 // yaml notes what the decoder found. Its texts begin with the line.
@@ -165,14 +198,14 @@ func (c *checker) yaml(err error) {
 		for _, text := range types.Errors { // which quote the value, and that may be a secret
 			if _, _, ok := strings.Cut(text, ": cannot unmarshal "); ok {
 				want := forms[text[strings.LastIndex(text, " into ")+len(" into "):]]
-				c.wrong = append(c.wrong, wrongForm{lineOf(text), cmp.Or(want, "has a value of the wrong form")})
+				c.wrong = append(c.wrong, wrongForm{decoded(text).line, cmp.Or(want, "has a value of the wrong form")})
 				continue
 			}
-			c.problems = append(c.problems, text)
+			c.problems = append(c.problems, decoded(text))
 		}
 		return
 	}
-	c.problems = append(c.problems, strings.TrimPrefix(err.Error(), "yaml: "))
+	c.problems = append(c.problems, decoded(err.Error()))
 }
 
 var secretType = reflect.TypeFor[upstream.Secret]()

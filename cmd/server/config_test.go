@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -217,7 +218,7 @@ clouds:
 		t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"--config", file, "--check-config"}, &stdout, &stderr); code != 0 || stdout.String() != "configuration ok: 1 clouds\n" {
+	if code := run(t.Context(), []string{"--config", file, "--check-config"}, &stdout, &stderr); code != 0 || stdout.String() != "configuration ok: 1 cloud\n" {
 		t.Errorf("exit code %d, %s%s", code, stdout.String(), stderr.String())
 	}
 }
@@ -227,6 +228,61 @@ func TestCommandLine(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		if code := run(t.Context(), args, &stdout, &stderr); code != 2 || stderr.Len() == 0 {
 			t.Errorf("%v: exit code %d, %q", args, code, stderr.String())
+		}
+	}
+}
+
+// TestCommandLineInChinese: what who starts a server is told is Chinese where the
+// locale is, with the same keys, lines and exit codes.
+func TestCommandLineInChinese(t *testing.T) {
+	t.Setenv("LC_ALL", "zh_CN.UTF-8")
+	t.Setenv("NOTEBOOKD_TEST_KEY", "")
+	write := func(text string) string {
+		file := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	const cloud = "clouds: [{name: core, kind: coreshub, coreshub: {zones: [xb3], user_id: usr-AbCdEf12, access_key_id: {value: ak}, secret_access_key: {value: sk}}}]\n"
+	garbled, wrong, fine := write("clouds: [{\n"), write(`
+http: {adress: ":1"}
+clouds:
+  - name: core
+    kind: coreshub
+    timeout: 10
+    coreshub: {zones: [xb3], user_id: u, access_key_id: {env: NOTEBOOKD_TEST_KEY}, secret_access_key: my-secret}
+`), write(cloud)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	busy := write("grpc: {address: " + taken.Addr().String() + "}\n" + cloud)
+	for _, tt := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--config", wrong}, 2, wrong + `: 4 个问题
+  第 2 行：http.adress：未知的键
+  第 6 行：clouds[0].timeout：必须是带单位的时长，如 10s 或 1h30m
+  第 7 行：clouds[0].coreshub.access_key_id：环境变量 NOTEBOOKD_TEST_KEY 为空或未设置
+  第 7 行：clouds[0].coreshub.secret_access_key：必须是 {env: 变量名}、{file: 路径} 或 {value: 文本}
+`},
+		{[]string{"--config", garbled}, 2, garbled + ": 1 个问题\n  第 1 行：缺少内容\n"},
+		{[]string{"--config", "/does/not/exist"}, 2, "配置：无法打开 /does/not/exist：文件不存在\n"},
+		{[]string{"--config", fine, "--check-config"}, 0, "配置无误：1 个云\n"},
+		{[]string{"--config", busy}, 1, "notebookd: grpc：无法监听 " + taken.Addr().String() + "：端口已被占用\n"},
+		{[]string{"nonsense"}, 2, "server：没有命令 \"nonsense\"\n用法：\n"},
+		{[]string{"token", "-subject", "a\nb"}, 1, "token: subject：必须是不超过 1024 字节、不含控制字符的文本\n"},
+		{[]string{"token"}, 2, "用法：server token"},
+		{[]string{"token", "-subject", "anna"}, 0, "令牌（仅此一次显示）: nbd_"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), tt.args, &stdout, &stderr)
+		if got := stdout.String() + stderr.String(); code != tt.code || !strings.Contains(got, tt.want) {
+			t.Errorf("%v: exit code %d, want %d; %s", tt.args, code, tt.code, got)
 		}
 	}
 }

@@ -29,6 +29,7 @@ const asServer = "NOTEBOOKD_TEST_AS_SERVER"
 
 func TestMain(m *testing.M) {
 	natstest.Main()
+	_ = os.Setenv("LC_ALL", "C") // what is said first is expected in English
 	if file := os.Getenv(asServer); file != "" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		code := run(ctx, []string{"--config", file}, os.Stdout, os.Stderr)

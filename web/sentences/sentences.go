@@ -1,7 +1,7 @@
 // Package sentences has what a server says in words of its own, in 简体中文: the steps of
-// a plan, why a change failed, what is wrong with a filter. Where a code says the same,
-// such as a reason, programs have their own words for the code. The web console reads the
-// same table. What it has not is shown in English.
+// a plan, why a change failed, what is wrong with a filter, or with a configuration. Where
+// a code says the same, such as a reason, programs have their own words for the code. The
+// web console reads the same table of answers. What is in no table is shown in English.
 package sentences
 
 import (
@@ -14,16 +14,24 @@ import (
 	"sync"
 )
 
-// table is the Chinese of each sentence. A `{name}` in a sentence stands for what is
+// Each table has the Chinese of sentences. A `{name}` in a sentence stands for what is
 // different each time, and stands in the translation for the same:
 //
 //   - `{n}` is a whole number;
 //   - `{field}` has no white space, and `{quoted}` is in double quotes;
 //   - `{sentence}` is a sentence of the table itself;
 //   - anything else is any text, translated if it is a sentence of the table.
-//
-//go:embed chinese.json
-var table []byte
+var (
+	// answers are what callers are told.
+	//
+	//go:embed chinese.json
+	answers []byte
+	// starting is what who starts a server is told: what is wrong with its
+	// configuration, and why it does not serve.
+	//
+	//go:embed starting.json
+	starting []byte
+)
 
 // template is a sentence with something in it that is different each time.
 type template struct {
@@ -34,19 +42,29 @@ type template struct {
 	chinese string
 }
 
+// table is what a file has. It is immutable.
+type table struct {
+	whole     map[string]string
+	templates []template
+}
+
 var (
 	placeholder = regexp.MustCompile(`\{[a-z]+\}`)
 	// patterns are what placeholders stand for, where that is not any text.
 	patterns = map[string]string{"{n}": `([0-9]+)`, "{field}": `([^\s"]\S*)`, "{quoted}": `("(?:[^"\\]|\\.)*")`}
 )
 
-var parsed = sync.OnceValues(func() (map[string]string, []template) {
-	all := map[string]string{}
-	if err := json.Unmarshal(table, &all); err != nil {
+var (
+	ofAnswers  = sync.OnceValue(func() *table { return parse(answers) })
+	ofStarting = sync.OnceValue(func() *table { return parse(starting) })
+)
+
+func parse(data []byte) *table {
+	t := &table{whole: map[string]string{}}
+	if err := json.Unmarshal(data, &t.whole); err != nil {
 		panic("sentences: " + err.Error()) // built in, and tested
 	}
-	var templates []template
-	for english, zh := range all {
+	for english, zh := range t.whole {
 		names := placeholder.FindAllString(english, -1)
 		if names == nil {
 			continue
@@ -56,15 +74,15 @@ var parsed = sync.OnceValues(func() (map[string]string, []template) {
 		for i, name := range names {
 			form += cmp.Or(patterns[name], `(.+)`) + regexp.QuoteMeta(fixed[i+1])
 		}
-		templates = append(templates, template{regexp.MustCompile("(?s)" + form + "$"), english, len(strings.Join(fixed, "")), names, zh})
-		delete(all, english)
+		t.templates = append(t.templates, template{regexp.MustCompile("(?s)" + form + "$"), english, len(strings.Join(fixed, "")), names, zh})
+		delete(t.whole, english)
 	}
 	// The one that says the most comes first.
-	slices.SortFunc(templates, func(a, b template) int {
+	slices.SortFunc(t.templates, func(a, b template) int {
 		return cmp.Or(cmp.Compare(b.fixed, a.fixed), strings.Compare(a.english, b.english))
 	})
-	return all, templates
-})
+	return t
+}
 
 // Bounds of what is looked at, since a caller's own text may be in a sentence.
 const (
@@ -74,10 +92,18 @@ const (
 
 // Chinese returns what a server says in Chinese, and whether that is known. Several
 // sentences may be joined by semicolons.
-func Chinese(english string) (string, bool) { return chinese(english, maxDepth) }
+func Chinese(english string) (string, bool) { return ofAnswers().chinese(english, maxDepth) }
 
-func chinese(english string, depth int) (string, bool) {
-	if zh, ok := one(english, depth); ok {
+// Starting returns in Chinese what who starts a server is told, or as it is.
+func Starting(english string) string {
+	if zh, ok := ofStarting().chinese(english, maxDepth); ok {
+		return zh
+	}
+	return english
+}
+
+func (t *table) chinese(english string, depth int) (string, bool) {
+	if zh, ok := t.one(english, depth); ok {
 		return zh, true
 	}
 	// A sentence may have semicolons of its own, so the longest parts come first.
@@ -86,11 +112,11 @@ func chinese(english string, depth int) (string, bool) {
 		return "", false
 	}
 	for n := len(parts) - 1; n > 0; n-- {
-		first, ok := one(strings.Join(parts[:n], "; "), depth)
+		first, ok := t.one(strings.Join(parts[:n], "; "), depth)
 		if !ok {
 			continue
 		}
-		if rest, ok := chinese(strings.Join(parts[n:], "; "), depth); ok {
+		if rest, ok := t.chinese(strings.Join(parts[n:], "; "), depth); ok {
 			return first + "；" + rest, true
 		}
 	}
@@ -98,13 +124,12 @@ func chinese(english string, depth int) (string, bool) {
 }
 
 // one translates one sentence.
-func one(english string, depth int) (string, bool) {
-	all, templates := parsed()
-	if zh, ok := all[english]; ok {
+func (t *table) one(english string, depth int) (string, bool) {
+	if zh, ok := t.whole[english]; ok {
 		return zh, true
 	}
-	for _, t := range templates {
-		if zh, ok := t.fill(english, depth); ok {
+	for i := range t.templates {
+		if zh, ok := t.fill(&t.templates[i], english, depth); ok {
 			return zh, true
 		}
 	}
@@ -126,22 +151,21 @@ func Of(english string) string {
 	return english
 }
 
-func (t *template) fill(english string, depth int) (string, bool) {
-	found := t.form.FindStringSubmatch(english)
+func (t *table) fill(with *template, english string, depth int) (string, bool) {
+	found := with.form.FindStringSubmatch(english)
 	if found == nil {
 		return "", false
 	}
-	all, _ := parsed()
 	values := map[string]string{}
-	for i, name := range t.names {
+	for i, name := range with.names {
 		value := found[i+1]
 		switch {
 		case name != "{sentence}":
-			value = cmp.Or(all[value], value)
+			value = cmp.Or(t.whole[value], value)
 		case depth == 0:
 			return "", false
 		default:
-			zh, ok := chinese(value, depth-1)
+			zh, ok := t.chinese(value, depth-1)
 			if !ok {
 				return "", false
 			}
@@ -149,5 +173,5 @@ func (t *template) fill(english string, depth int) (string, bool) {
 		}
 		values[name] = value
 	}
-	return placeholder.ReplaceAllStringFunc(t.chinese, func(name string) string { return values[name] }), true
+	return placeholder.ReplaceAllStringFunc(with.chinese, func(name string) string { return values[name] }), true
 }

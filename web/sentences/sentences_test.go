@@ -58,37 +58,39 @@ func TestCases(t *testing.T) {
 	}
 }
 
-// TestTable: each sentence has a translation that is one, with the same placeholders.
-func TestTable(t *testing.T) {
-	decoder := json.NewDecoder(strings.NewReader(string(table)))
-	var texts []string
-	for {
-		tok, err := decoder.Token()
-		if err == io.EOF {
-			break
+// TestTables: each sentence has a translation that is one, with the same placeholders.
+func TestTables(t *testing.T) {
+	for name, data := range map[string][]byte{"chinese.json": answers, "starting.json": starting} {
+		decoder := json.NewDecoder(strings.NewReader(string(data)))
+		var texts []string
+		for {
+			tok, err := decoder.Token()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if text, ok := tok.(string); ok {
+				texts = append(texts, text)
+			}
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if text, ok := tok.(string); ok {
-			texts = append(texts, text)
-		}
-	}
-	seen := map[string]bool{}
-	for i := 0; i+1 < len(texts); i += 2 {
-		english, zh := texts[i], texts[i+1]
-		if seen[english] {
-			t.Errorf("%q is there twice", english)
-		}
-		seen[english] = true
-		a, b := placeholder.FindAllString(english, -1), placeholder.FindAllString(zh, -1)
-		slices.Sort(a)
-		slices.Sort(b)
-		if !slices.Equal(a, b) || len(slices.Compact(a)) != len(b) {
-			t.Errorf("%q has the placeholders %v, and its translation %v", english, a, b)
-		}
-		if !han(strings.Join(placeholder.Split(zh, -1), "")) && len(b) == 0 || han(english) {
-			t.Errorf("%q is no translation of %q", zh, english)
+		seen := map[string]bool{}
+		for i := 0; i+1 < len(texts); i += 2 {
+			english, zh := texts[i], texts[i+1]
+			if seen[english] {
+				t.Errorf("%s: %q is there twice", name, english)
+			}
+			seen[english] = true
+			a, b := placeholder.FindAllString(english, -1), placeholder.FindAllString(zh, -1)
+			slices.Sort(a)
+			slices.Sort(b)
+			if !slices.Equal(a, b) || len(slices.Compact(a)) != len(b) {
+				t.Errorf("%s: %q has the placeholders %v, and its translation %v", name, english, a, b)
+			}
+			if !han(strings.Join(placeholder.Split(zh, -1), "")) && len(b) == 0 || han(english) {
+				t.Errorf("%s: %q is no translation of %q", name, zh, english)
+			}
 		}
 	}
 }
@@ -128,7 +130,7 @@ func TestEverythingThatTheServerSays(t *testing.T) {
 		}
 	}
 	// The table has nothing that is not said.
-	whole, templates := parsed()
+	whole, templates := ofAnswers().whole, ofAnswers().templates
 	elsewhere := []string{"the end", "the registry password was not kept", "must be a valid UUID", "value must be one of the defined enum values"}
 	for english := range whole {
 		if _, ok := s.found[english]; !ok && !slices.Contains(elsewhere, english) {
@@ -153,6 +155,50 @@ func TestEverythingThatTheServerSays(t *testing.T) {
 			if !strings.Contains(together, piece) {
 				t.Errorf("%s: %q is in no sentence of chinese.json", at, piece)
 			}
+		}
+	}
+}
+
+// TestEverythingOfStarting reads the sources for what can be wrong with a
+// configuration, and fails for what has no Chinese.
+func TestEverythingOfStarting(t *testing.T) {
+	s := &sources{t: t, files: token.NewFileSet(), found: map[string]token.Position{}}
+	for _, dir := range []string{"../../cmd/server", "../../internal/access", "../../internal/telemetry", "../../internal/upstream/coreshub", "../../internal/upstream/scnet"} {
+		s.read(dir, wrong)
+	}
+	s.read("../../internal/upstream", wrong, returned)
+	s.read("../../internal/telemetry", returned)
+	if len(s.found) < 100 {
+		t.Fatalf("only %d sentences were found: what finds them is wrong", len(s.found))
+	}
+	for _, known := range []string{ // one for each place that is looked at
+		"unknown key", "must be a whole number", `must be one of "x"`, "must be from 7 to 7", "grants nothing to anybody", "is a plain token; give the sha256 of it",
+		"must be a list of tokens", "is no name of a header", "the file holds no certificate", "needed, unless namespaces are given", "only a login gives a token of the platform",
+		"must be an http or https URL", "must be {env: NAME}, {file: PATH} or {value: TEXT}", "must be one of {env: NAME}, {file: PATH} and {value: TEXT}", "needs cert and key",
+	} {
+		if _, ok := s.found[known]; !ok {
+			t.Errorf("%q was not found: what finds such sentences is wrong", known)
+		}
+	}
+	for text, at := range s.found {
+		if zh := Starting(text); !han(zh) {
+			t.Errorf("%s: %q has no Chinese; put it into starting.json", at, text)
+		}
+	}
+	// What others say, which is not looked for: the system, and the reader of YAML.
+	for english, want := range map[string]string{
+		"configuration: open a b.yaml: no such file or directory":                                            "配置：无法打开 a b.yaml：文件不存在",
+		"cert and key: open tls.crt: permission denied":                                                      "cert 和 key：无法打开 tls.crt：没有权限",
+		"tokens.yaml: line 2: [0].sha256: is that of [1]":                                                    "tokens.yaml：第 2 行：[0].sha256：与 [1] 相同",
+		"tokens.yaml: line 3: not YAML":                                                                      "tokens.yaml：第 3 行：不是 YAML",
+		`mapping key "http" already defined at line 1`:                                                       `键 "http" 已在第 1 行定义`,
+		"grpc: listen tcp 127.0.0.1:9090: bind: address already in use":                                      "grpc：无法监听 127.0.0.1:9090：端口已被占用",
+		"storage: data directory a is in use by another process; give each its own, or share a NATS cluster": "存储：数据目录 a 正被另一个进程使用；请给每个进程单独的目录，或共用一个 NATS 集群",
+		"storage: data directory: mkdir /a: permission denied":                                               "存储：数据目录：无法创建目录 /a：没有权限",
+		"something that nobody has thought of: and that stays":                                               "something that nobody has thought of: and that stays",
+	} {
+		if got := Starting(english); got != want {
+			t.Errorf("%q is %q, want %q", english, got, want)
 		}
 	}
 }
@@ -410,6 +456,92 @@ func assigned(s *sources, n ast.Node, _ []ast.Node) {
 	for i, left := range assignment.Lhs {
 		if name := nameOf(left); name == "message" || name == "problem" {
 			s.say(assignment.Rhs[i])
+		}
+	}
+}
+
+// problemKey is the key that a problem begins with.
+var problemKey = regexp.MustCompile(`^[a-z0-9_.\[\]"]*: `)
+
+// wrong finds what is wrong with a configuration: what functions called problem are
+// given, and what is said elsewhere in the same words each time.
+func wrong(s *sources, n ast.Node, in []ast.Node) {
+	note := func(e ast.Expr, from func(ast.Expr) (string, bool)) {
+		if text, ok := from(e); ok && text != "" {
+			key := problemKey.FindString(text)
+			if text = text[len(key):]; text != unknown && (key != "" || strings.Contains(text, " ")) {
+				s.found[text] = s.files.Position(e.Pos())
+			}
+		}
+	}
+	switch n := n.(type) {
+	case *ast.CallExpr:
+		if nameOf(n.Fun) != "problem" {
+			return
+		}
+		for _, arg := range n.Args { // the key is one of them, or in the text
+			if _, isText := arg.(*ast.BasicLit); isText {
+				note(arg, formatted)
+			} else {
+				note(arg, sample)
+			}
+		}
+	case *ast.AssignStmt:
+		for i, left := range n.Lhs {
+			if nameOf(left) == "problem" && len(n.Lhs) == len(n.Rhs) {
+				note(n.Rhs[i], sample)
+			}
+		}
+	case *ast.ValueSpec:
+		for i, name := range n.Names {
+			if len(n.Values) == len(n.Names) && name.Name == "badName" {
+				note(n.Values[i], sample)
+			}
+			if lit, ok := valueOf(n, i).(*ast.CompositeLit); ok && name.Name == "forms" {
+				for _, e := range lit.Elts {
+					note(e.(*ast.KeyValueExpr).Value, sample)
+				}
+			}
+		}
+	case *ast.ReturnStmt: // of parseTokens, which returns all problems
+		for _, outer := range in {
+			if f, ok := outer.(*ast.FuncDecl); ok && f.Name.Name == "parseTokens" {
+				for _, result := range n.Results {
+					if lit, ok := result.(*ast.CompositeLit); ok {
+						for _, e := range lit.Elts {
+							note(e, sample)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func valueOf(n *ast.ValueSpec, i int) ast.Expr {
+	if i < len(n.Values) {
+		return n.Values[i]
+	}
+	return nil
+}
+
+// returned finds what is wrong with a value, where functions that look at one return it.
+func returned(s *sources, n ast.Node, in []ast.Node) {
+	ret, ok := n.(*ast.ReturnStmt)
+	if !ok || len(ret.Results) == 0 {
+		return
+	}
+	for _, outer := range in {
+		f, ok := outer.(*ast.FuncDecl)
+		if !ok || !slices.Contains([]string{"EndpointProblem", "resolve", "tls"}, f.Name.Name) {
+			continue
+		}
+		last := ret.Results[len(ret.Results)-1]
+		if call, ok := last.(*ast.CallExpr); ok && nameOf(call.Fun) == "New" {
+			last = call.Args[0]
+		}
+		if text, ok := sample(last); ok && !strings.HasPrefix(text, unknown) {
+			s.say(last)
 		}
 	}
 }
