@@ -276,6 +276,8 @@ clouds:
 		{[]string{"--config", busy}, 1, "notebookd: grpc：无法监听 " + taken.Addr().String() + "：端口已被占用\n"},
 		{[]string{"nonsense"}, 2, "server：没有命令 \"nonsense\"\n用法：\n"},
 		{[]string{"token", "-subject", "a\nb"}, 1, "token: subject：必须是不超过 1024 字节、不含控制字符的文本\n"},
+		{[]string{"healthcheck", "-config", "/does/not/exist"}, 1, "healthcheck: 配置：无法打开 /does/not/exist：文件不存在\n"},
+		{[]string{"healthcheck", "-h"}, 0, "询问它是否存活"},
 		{[]string{"token"}, 2, "用法：server token"},
 		{[]string{"token", "-subject", "anna"}, 0, "令牌（仅此一次显示）: nbd_"},
 	} {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/notebookd/notebookd/web/sentences"
 )
 
 // healthcheckTimeout bounds one question, from the connection to the answer.
@@ -24,10 +26,15 @@ const healthcheckTimeout = 3 * time.Second
 // ready. It is for images without a shell and without curl. The exit code is 0 or
 // 1, and never 2, which Docker keeps for itself.
 func healthcheck(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	chinese := sentences.Wanted(os.Getenv)
+	ofConfig, ofLive := "configuration `file` of the server that is asked", "ask whether it is alive, not whether it is ready"
+	if chinese {
+		ofConfig, ofLive = "所询问的服务器的配置`文件`", "询问它是否存活，而不是是否就绪"
+	}
 	flags := flag.NewFlagSet("server healthcheck", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	file := flags.String("config", "", "configuration `file` of the server that is asked")
-	live := flags.Bool("live", false, "ask whether it is alive, not whether it is ready")
+	file := flags.String("config", "", ofConfig)
+	live := flags.Bool("live", false, ofLive)
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -38,7 +45,7 @@ func healthcheck(ctx context.Context, args []string, stdout, stderr io.Writer) i
 		err = ask(ctx, target)
 	}
 	if err != nil {
-		_, _ = fmt.Fprintln(stderr, "healthcheck:", err)
+		_, _ = fmt.Fprintln(stderr, "healthcheck:", saidOf(err, chinese))
 		return 1
 	}
 	_, _ = fmt.Fprintln(stdout, "ok")
