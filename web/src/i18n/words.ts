@@ -36,7 +36,7 @@ const locationStates = messages(
   {
     STATE_UNSPECIFIED: "未知",
     STATE_LIVE: "正常",
-    STATE_STALE: "数据过期",
+    STATE_STALE: "数据过时",
     STATE_UNREACHABLE: "不可达",
     STATE_DISABLED: "未开通",
   },

@@ -225,7 +225,7 @@ func (l Language) State(s notebookv1.Notebook_State) string {
 var locationStates = map[notebookv1.Location_State]text{
 	notebookv1.Location_STATE_UNSPECIFIED: {"unknown", "未知"},
 	notebookv1.Location_STATE_LIVE:        {"live", "正常"},
-	notebookv1.Location_STATE_STALE:       {"stale", "过期"},
+	notebookv1.Location_STATE_STALE:       {"stale", "过时"},
 	notebookv1.Location_STATE_UNREACHABLE: {"unreachable", "不可达"},
 	notebookv1.Location_STATE_DISABLED:    {"disabled", "未开通"},
 }
