@@ -150,7 +150,7 @@ auth:
 	// A viewer may not change anything.
 	r := c.want(t, exitError, "change-image", firstName, "--image", torch, "--image-type", "official")
 	expect(t, r.stderr, "error: You may not do this", "Ask the operator", "was called with the token in ", "(PERMISSION_DENIED)")
-	expect(t, c.with("LANG", "zh_CN").want(t, exitError, "change-image", firstName, "--image", torch, "--image-type", "official", "--plan").stderr, "您没有权限执行此操作", "使用了", "中的令牌")
+	expect(t, c.with("LANG", "zh_CN").want(t, exitError, "change-image", firstName, "--image", torch, "--image-type", "official", "--plan").stderr, "您没有权限执行此操作", "使用的凭据", "中的令牌")
 
 	// A client certificate.
 	c.want(t, 0, "context", "set", "robot", "--server", s.grpc, "--ca", p.path("ca.crt"), "--cert", p.path("client.crt"), "--key", p.path("client.key"))

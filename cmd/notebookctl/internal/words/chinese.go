@@ -72,7 +72,7 @@ var chinese = map[string]string{ //nolint:gosec // it tells of tokens and holds 
 	"cloud":                                     "云",
 	"location":                                  "位置",
 	"the cloud's code":                          "云端错误码",
-	"%s was called with %s.":                    "连接 %s 时使用了%s。",
+	"%s was called with %s.":                    "连接 %s 时使用的凭据：%s。",
 	"%s was called without any credentials.":    "连接 %s 时没有提供任何凭据。",
 	"the token in %s":                           "%s 中的令牌",
 	"the certificate in %s":                     "证书 %s",
