@@ -35,11 +35,22 @@ const (
 // ownBlocks are the translations whose console blocks show another language than
 // those of their English pages. Both are run.
 var ownBlocks = map[string]bool{
-	"README.zh-CN.md":                 true,
-	"docs/notebookctl.zh-CN.md":       true,
-	"docs/first-ten-minutes.zh-CN.md": true,
-	"docs/connect-coreshub.zh-CN.md":  true,
-	"docs/connect-scnet.zh-CN.md":     true,
+	"README.zh-CN.md":                   true,
+	"docs/change-image-safely.zh-CN.md": true,
+	"docs/configuration.zh-CN.md":       true,
+	"docs/connect-coreshub.zh-CN.md":    true,
+	"docs/connect-scnet.zh-CN.md":       true,
+	"docs/deployment.zh-CN.md":          true,
+	"docs/filter.zh-CN.md":              true,
+	"docs/first-ten-minutes.zh-CN.md":   true,
+	"docs/image-change.zh-CN.md":        true,
+	"docs/notebookctl.zh-CN.md":         true,
+	"docs/operations.zh-CN.md":          true,
+	"docs/replicas.zh-CN.md":            true,
+	"docs/resilience.zh-CN.md":          true,
+	"docs/run-in-a-team.zh-CN.md":       true,
+	"docs/security.zh-CN.md":            true,
+	"docs/troubleshooting.zh-CN.md":     true,
 
 	"internal/upstream/cloudsim/README.zh-CN.md": true,
 }
