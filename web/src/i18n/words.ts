@@ -113,7 +113,7 @@ const reasons = messages<KnownReason | "UNKNOWN" | "SERVER_LOST">(
   {
     UNKNOWN: "出错了。请重试；若持续出现，请联系 notebookd 的管理员。",
     SERVER_LOST: "无法连接服务器。请检查网络及中间的代理；系统会自动重试。",
-    CIRCUIT_OPEN: "该云连续失败，熔断器已打开，暂不调用；请求没有发出。请稍后重试。",
+    CIRCUIT_OPEN: "该云连续失败，熔断器已断开，暂不调用；请求没有发出。请稍后重试。",
     CLOUD_UNAVAILABLE: "该云无法访问或无法提供服务。请稍后重试。",
     CLOUD_TIMEOUT: "该云没有及时应答。请稍后重试。",
     CLOUD_RATE_LIMITED: "该云提示账号调用过于频繁。请稍后重试。",
