@@ -148,7 +148,7 @@ func lines(output string) []string {
 // passing is a line on a phase that an image change goes through: whoever follows a
 // change is told the phase of now, and misses those that are short.
 var passing = regexp.MustCompile(`^(?:…|\d\d:\d\d:\d\d)  (?:accepted|stopping the old notebook|creating the new notebook|verifying|renaming|releasing the old notebook|` +
-	`已受理|正在停止旧实例|正在创建新实例|正在核对|正在改名|正在释放旧实例)$`)
+	`已受理|正在停止旧实例|正在创建新实例|正在核对|正在重命名|正在释放旧实例)$`)
 
 // lasting are the lines that come each time.
 func lasting(all []string) []string {

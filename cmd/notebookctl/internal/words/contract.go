@@ -245,7 +245,7 @@ var phases = map[notebookv1.ImageChange_Phase]text{
 	notebookv1.ImageChange_PHASE_STOPPING:        {"stopping the old notebook", "正在停止旧实例"},
 	notebookv1.ImageChange_PHASE_CREATING:        {"creating the new notebook", "正在创建新实例"},
 	notebookv1.ImageChange_PHASE_VERIFYING:       {"verifying", "正在核对"},
-	notebookv1.ImageChange_PHASE_RENAMING:        {"renaming", "正在改名"},
+	notebookv1.ImageChange_PHASE_RENAMING:        {"renaming", "正在重命名"},
 	notebookv1.ImageChange_PHASE_RELEASING:       {"releasing the old notebook", "正在释放旧实例"},
 	notebookv1.ImageChange_PHASE_SUCCEEDED:       {"succeeded", "成功"},
 	notebookv1.ImageChange_PHASE_UNCHANGED:       {"unchanged", "无需变更"},
