@@ -246,7 +246,7 @@ func TestCommandLineInChinese(t *testing.T) {
 	}
 	const cloud = "clouds: [{name: core, kind: coreshub, coreshub: {zones: [xb3], user_id: usr-AbCdEf12, access_key_id: {value: ak}, secret_access_key: {value: sk}}}]\n"
 	garbled, wrong, fine := write("clouds: [{\n"), write(`
-http: {adress: ":1"}
+http: {port: 1}
 clouds:
   - name: core
     kind: coreshub
@@ -265,7 +265,7 @@ clouds:
 		want string
 	}{
 		{[]string{"--config", wrong}, 2, wrong + `: 4 个问题
-  第 2 行：http.adress：未知的键
+  第 2 行：http.port：未知的键
   第 6 行：clouds[0].timeout：必须是带单位的时长，如 10s 或 1h30m
   第 7 行：clouds[0].coreshub.access_key_id：环境变量 NOTEBOOKD_TEST_KEY 为空或未设置
   第 7 行：clouds[0].coreshub.secret_access_key：必须是 {env: 变量名}、{file: 路径} 或 {value: 文本}
