@@ -25,10 +25,9 @@ build: ## Build the server, notebookctl and the simulated clouds into bin/.
 run: build ## Run the server on two simulated clouds.
 	$(BIN)/server
 
-# All code is vetted by `make check`.
 .PHONY: test
 test: ## Run all tests with the race detector.
-	$(GO) test -race -vet=off -shuffle=on -parallel 6 ./...
+	$(GO) test -race -shuffle=on -parallel 6 ./...
 
 # They wait more than they compute, so they run beside each other.
 .PHONY: campaign
