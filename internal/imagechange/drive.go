@@ -80,7 +80,7 @@ func (c *Changer) drive(s *session, r *record, credential *upstream.RegistryCred
 		}()
 		var ok bool
 		if d.source, ok = c.inventory.Source(parts[1]); !ok {
-			d.log.Warn("image change waits: its cloud is not configured any more")
+			d.wait()
 			return
 		}
 		d.ctx = d.traced.begin(d.ctx, r, resumed)
@@ -156,11 +156,19 @@ func (d *driver) pause(t time.Duration) bool {
 func (d *driver) configured() bool {
 	source, ok := d.c.inventory.Source(d.source.Name)
 	if !ok || source.Kind != d.source.Kind {
-		d.log.Warn("image change waits: its cloud is not configured any more")
+		d.wait()
 		return false
 	}
 	d.source = source
 	return true
+}
+
+// wait leaves the change to whoever has its cloud configured first, this replica or
+// another one.
+func (d *driver) wait() {
+	d.log.Warn("image change waits: its cloud is not configured any more")
+	// When this fails, it is taken up somewhat later.
+	_, _ = d.c.book.save(d.ctx, d.s.bucket, d.r.with(func(r *record) { r.Driver = "" }))
 }
 
 // settle ends the change.
