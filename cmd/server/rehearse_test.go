@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -81,12 +82,20 @@ func TestRehearse(t *testing.T) {
 			t.Parallel()
 			var p *process
 			var fleet *cloudsim.Fleet
+			end := func() {}
+			t.Cleanup(func() { end() })
 			fresh := func() {
-				var err error
-				if fleet, err = cloudsim.Start(cloudsim.Config{}); err != nil {
+				if p != nil { // its polls would take time from those of the next one
+					if err := p.stop(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				end()
+				started, err := cloudsim.Start(cloudsim.Config{})
+				if err != nil {
 					t.Fatal(err)
 				}
-				t.Cleanup(fleet.Close)
+				fleet, end = started, sync.OnceFunc(started.Close)
 				config := strings.ReplaceAll(fleet.ServerConfig(), "poll: {fast: 1s, normal: 2s, idle: 5s}",
 					"poll: {fast: 100ms, normal: 100ms, idle: 100ms}\n    timeout: 5s\n    breaker: {min_requests: 1000000}")
 				p = start(t, strings.Replace(config, "calls_per_hour: 20000", "calls_per_hour: 1000000", 1))
