@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -421,11 +422,11 @@ func (c *Client) attempt(ctx context.Context, call Call) error {
 		room = *kept
 	}
 	body, err := readBody(resp, room)
-	if err != nil {
+	switch {
+	case errors.Is(err, errTooLarge):
+		return finish(&Error{Kind: KindBadResponse, Err: err})
+	case err != nil:
 		return finish(transportError(attemptCtx, err))
-	}
-	if len(body) > MaxBody {
-		return finish(&Error{Kind: KindBadResponse, Err: fmt.Errorf("answer larger than %d MiB", MaxBody>>20)})
 	}
 
 	err = call.Decode(Response{Status: resp.StatusCode, Header: resp.Header, Body: body})
@@ -449,11 +450,17 @@ var bodies = sync.Pool{New: func() any { return new([]byte) }}
 // may lie about its length.
 const maxPrepared = 1 << 20
 
-// readBody reads a body, and one byte more than may be in it. A short one, of which
-// the server says how long it is, takes no more room than it needs, or none if there
-// is enough in room.
+var errTooLarge = fmt.Errorf("answer larger than %d MiB", MaxBody>>20)
+
+// readBody reads a body of at most MaxBody bytes; for a larger one, its error is
+// errTooLarge. A short one, of which the server says how long it is, takes no more
+// room than it needs, or none if there is enough in room.
 func readBody(resp *http.Response, room []byte) ([]byte, error) {
-	if n := resp.ContentLength; n > 0 && n <= maxPrepared {
+	n := resp.ContentLength
+	if n > MaxBody {
+		return nil, errTooLarge
+	}
+	if n > 0 && n <= maxPrepared {
 		body := room
 		if int64(cap(room)) < n {
 			body = make([]byte, n)
@@ -462,7 +469,21 @@ func readBody(resp *http.Response, room []byte) ([]byte, error) {
 		_, err := io.ReadFull(resp.Body, body)
 		return body, err
 	}
-	return io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
+	start, err := io.ReadAll(io.LimitReader(resp.Body, maxPrepared))
+	if err != nil || len(start) < maxPrepared {
+		return start, err
+	}
+	// All the room that it may need at once: one that is too large, perhaps since it was
+	// compressed to be so, is to cost little.
+	const most = MaxBody + 1
+	body := bytes.NewBuffer(append(make([]byte, 0, most+bytes.MinRead), start...))
+	if _, err := body.ReadFrom(io.LimitReader(resp.Body, most-maxPrepared)); err != nil {
+		return nil, err
+	}
+	if body.Len() == most {
+		return nil, errTooLarge
+	}
+	return body.Bytes(), nil
 }
 
 // decisive reports whether e is an answer of the cloud rather than the mark of

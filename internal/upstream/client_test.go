@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -107,6 +108,45 @@ func TestDoClassifies(t *testing.T) {
 type errorReader struct{}
 
 func (errorReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// TestReadBody: what is read is what was sent, up to the bound and as far as it came.
+func TestReadBody(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		size int
+		said int64 // Content-Length; -1: none
+		cut  bool
+		want error
+	}{
+		{name: "nothing", said: -1},
+		{name: "short", size: 1000, said: -1},
+		{name: "short, of a length that is said", size: 1000, said: 1000},
+		{name: "shorter than is said", size: 1000, said: 1001, want: io.ErrUnexpectedEOF},
+		{name: "a prepared one", size: maxPrepared, said: maxPrepared},
+		{name: "as long as a prepared one", size: maxPrepared, said: -1},
+		{name: "longer", size: maxPrepared + 1, said: -1},
+		{name: "longer, of a length that is said", size: maxPrepared + 1, said: maxPrepared + 1},
+		{name: "longer, and cut", size: maxPrepared + 1, said: -1, cut: true, want: io.ErrUnexpectedEOF},
+		{name: "the longest", size: MaxBody, said: -1},
+		{name: "too long", size: MaxBody + 1, said: -1, want: errTooLarge},
+		{name: "said to be too long", size: 1, said: MaxBody + 1, want: errTooLarge},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			sent := bytes.Repeat([]byte("abcdefg"), tt.size/7+1)[:tt.size]
+			var body io.Reader = bytes.NewReader(sent)
+			if tt.cut {
+				body = io.MultiReader(body, errorReader{})
+			}
+			read, err := readBody(&http.Response{Body: io.NopCloser(body), ContentLength: tt.said}, nil)
+			if !errors.Is(err, tt.want) {
+				t.Fatalf("error = %v, want %v", err, tt.want)
+			}
+			if err == nil && !bytes.Equal(read, sent) {
+				t.Errorf("%d bytes were read, and are not the %d that were sent", len(read), len(sent))
+			}
+		})
+	}
+}
 
 func TestTimeoutIsOursAndCancelIsTheCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

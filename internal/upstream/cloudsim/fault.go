@@ -298,11 +298,12 @@ func breakOff(w http.ResponseWriter, body []byte, part int) {
 // tooMuch is more than anybody should read of an answer.
 var tooMuch = sync.OnceValue(func() []byte { return bytes.Repeat([]byte("0"), 20<<20) })
 
-// bomb is tooMuch, compressed.
+// bomb is tooMuch, compressed: a part of it, again and again.
 var bomb = sync.OnceValue(func() []byte {
+	const parts = 20
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
-	_, _ = z.Write(tooMuch()) // memory takes it
+	_, _ = z.Write(tooMuch()[:len(tooMuch())/parts]) // memory takes it
 	_ = z.Close()
-	return b.Bytes()
+	return bytes.Repeat(b.Bytes(), parts)
 })

@@ -138,8 +138,8 @@ func btoi(b bool) int {
 }
 
 // maxAllocated bounds what a listing may allocate in all, whatever the cloud
-// sends: a buffer that grows to upstream.MaxBody, and some copies of it.
-const maxAllocated = 6 * upstream.MaxBody
+// sends: room for upstream.MaxBody once, and what the simulated cloud makes of it.
+const maxAllocated = 3 * upstream.MaxBody
 
 func allocated() uint64 {
 	var m runtime.MemStats
