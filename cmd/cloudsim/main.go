@@ -35,7 +35,7 @@ var (
 		port:          "`port` of the control endpoint on 127.0.0.1; the clouds have the ones that follow; 0 takes free ones",
 		seed:          "`seed` of the story",
 		notebooks:     "`number` of notebooks in each location, about",
-		coreshub:      "the same for CoresHub alone; 0: as many",
+		coreshub:      "`number` of them in each location of CoresHub; 0: as -notebooks says",
 		pace:          "`time` between two steps of the story; 0s: nothing happens by itself",
 		file:          "write a configuration for the server to this `file`, instead of showing it",
 		wrong:         "cloudsim: -port must be from 0 to 65000, the numbers of notebooks from 0 to 1000000, -pace not negative, and nothing else is taken",
@@ -47,7 +47,7 @@ var (
 		port:          "控制接口在 127.0.0.1 上的`端口`，各个云用其后的端口；0 表示任取空闲端口",
 		seed:          "情节的随机`种子`",
 		notebooks:     "每个位置的笔记本实例`数`（大约）",
-		coreshub:      "同上，只用于 CoresHub；0 表示与上相同",
+		coreshub:      "CoresHub 每个位置的笔记本实例`数`；0 表示与 -notebooks 相同",
 		pace:          "情节每一步的间隔`时间`；0s 表示不自行变化",
 		file:          "把服务器的配置写入该`文件`，而不是显示出来",
 		wrong:         "cloudsim：-port 必须在 0 到 65000 之间，笔记本实例数在 0 到 1000000 之间，-pace 不得为负，此外不接受其他参数",
@@ -61,11 +61,14 @@ var (
 // the clouds could not be served, 2 when the command line is wrong.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	say := inEnglish
-	if sentences.Wanted(os.Getenv) {
-		say = inChinese
-	}
 	flags := flag.NewFlagSet("cloudsim", flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	said := error.Error
+	if sentences.Wanted(os.Getenv) {
+		say = inChinese
+		flags.SetOutput(sentences.Flags(stderr))
+		said = func(err error) string { return sentences.Starting(err.Error()) }
+	}
 	port := flags.Int("port", 7070, say.port)
 	seed := flags.Uint64("seed", 1, say.seed)
 	notebooks := flags.Int("notebooks", 8, say.notebooks)
@@ -83,14 +86,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	fleet, err := cloudsim.Start(cloudsim.Config{Port: *port, Seed: *seed, Notebooks: *notebooks, CoresHubNotebooks: *coreshub, Pace: *pace})
 	if err != nil {
-		_, _ = fmt.Fprintln(stderr, "cloudsim:", err)
+		_, _ = fmt.Fprintln(stderr, "cloudsim:", said(err))
 		return 1
 	}
 	defer fleet.Close()
 	_, _ = fmt.Fprintf(stdout, say.up, fleet.ControlURL())
 	if *file != "" {
 		if err := os.WriteFile(*file, []byte(fleet.ServerConfig()), 0o600); err != nil {
-			_, _ = fmt.Fprintln(stderr, "cloudsim:", err)
+			_, _ = fmt.Fprintln(stderr, "cloudsim:", said(err))
 			return 1
 		}
 		_, _ = fmt.Fprintf(stdout, say.next, *file)

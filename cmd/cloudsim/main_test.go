@@ -48,6 +48,7 @@ func TestChinese(t *testing.T) {
 	cancel()
 	for _, tt := range []struct{ args, output string }{
 		{"-port=0", "模拟云已启动。故障与设置：http://127.0.0.1:"}, {"-h", "情节的随机种子"}, {"start", "此外不接受其他参数"},
+		{"-h", "cloudsim 的用法：\n"}, {"-h", "其后的端口；0 表示任取空闲端口（默认 7070）\n"}, {"-port=x", "选项 -port 的值 \"x\" 无效：格式不对\n"},
 	} {
 		var out bytes.Buffer
 		if run(ended, []string{tt.args}, &out, &out); !strings.Contains(out.String(), tt.output) {

@@ -183,7 +183,7 @@ func (a *app) noCommand(cmd *cobra.Command, args []string) error {
 	text := a.l.T("there is no command %q; `%s --help` lists them", args[0], cmd.CommandPath())
 	cmd.SuggestionsMinimumDistance = 2
 	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-		text = a.l.Sentence(text+a.l.Pick(".", "。"), a.l.T("Did you mean %s?", strings.Join(like, ", ")))
+		text = a.l.Sentence(text+a.l.Pick(".", "。"), a.l.T("Did you mean %s?", a.l.Join(like)))
 	}
 	return usagef(text)
 }

@@ -167,7 +167,7 @@ func (a *app) checkChange(f *changeFlags) error {
 	}
 	for _, code := range f.yes {
 		if !slices.Contains(words.WarningCodes(), code) {
-			return usagef(t("%q is no code of a consequence; they are %s", code, strings.Join(words.WarningCodes(), ", ")))
+			return usagef(t("%q is no code of a consequence; they are %s", code, a.l.Join(words.WarningCodes())))
 		}
 	}
 	return nil

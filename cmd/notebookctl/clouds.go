@@ -159,7 +159,7 @@ func (a *app) cloudTable(clouds []*notebookv1.Cloud, wide bool) *table.Table {
 			}
 			row := []table.Cell{
 				table.Text(short(l.GetName())), table.Text(l.GetDisplayName()), a.locationCell(l.GetState()),
-				table.Text(a.ago(l.GetLastSuccessTime())), table.Text(next), table.Text(fmt.Sprint(l.GetNotebookCount())), table.Text(freeCards(l)),
+				table.Text(a.ago(l.GetLastSuccessTime())), table.Text(next), table.Text(fmt.Sprint(l.GetNotebookCount())), table.Text(a.freeCards(l)),
 				a.breakersCell(l), table.Text(budget(c)), table.Text(why),
 			}
 			if wide {
@@ -185,7 +185,7 @@ func words0(age string) string {
 
 // freeCards sums up what is free, by kind of card. Groups that count the same cards
 // for several kinds are counted for each.
-func freeCards(l *notebookv1.Location) string {
+func (a *app) freeCards(l *notebookv1.Location) string {
 	sum, kinds := map[string]int32{}, []string{}
 	for _, g := range l.GetResourceGroups() {
 		if _, ok := sum[g.GetAccelerator()]; !ok {
@@ -197,7 +197,7 @@ func freeCards(l *notebookv1.Location) string {
 	for _, kind := range kinds {
 		parts = append(parts, fmt.Sprintf("%d %s", sum[kind], kind))
 	}
-	return strings.Join(parts, ", ")
+	return a.l.Join(parts)
 }
 
 func budget(c *notebookv1.Cloud) string {
@@ -232,7 +232,7 @@ func (a *app) breakersCell(l *notebookv1.Location) table.Cell {
 		}
 		return table.Text(a.l.T("closed"))
 	}
-	return table.Cell{Text: strings.Join(open, ", "), Style: table.Red}
+	return table.Cell{Text: a.l.Join(open), Style: table.Red}
 }
 
 // showCloud shows all of a cloud, or of one location of it.
@@ -332,7 +332,7 @@ func (a *app) tellClouds(output, parent string, before, now []*notebookv1.Cloud)
 		news     string
 	}
 	news := func(l *notebookv1.Location) string {
-		return fmt.Sprint(l.GetState(), l.GetReason(), l.GetCloudCode(), breakerStates(l), l.GetNotebookCount(), freeCards(l))
+		return fmt.Sprint(l.GetState(), l.GetReason(), l.GetCloudCode(), breakerStates(l), l.GetNotebookCount(), a.freeCards(l))
 	}
 	old := map[string]known{}
 	for _, c := range before {
@@ -401,7 +401,7 @@ func (a *app) locationLine(was, is *notebookv1.Location) string {
 		parts = append(parts, a.l.T("breakers: %s", cmp.Or(a.breakersCell(is).Text, "-")))
 	}
 	add(a.l.T("notebooks"), fmt.Sprint(was.GetNotebookCount()), fmt.Sprint(is.GetNotebookCount()))
-	add(a.l.T("free cards"), freeCards(was), freeCards(is))
+	add(a.l.T("free cards"), a.freeCards(was), a.freeCards(is))
 	if is.GetState() != notebookv1.Location_STATE_LIVE {
 		if why := a.locationReason(is.GetReason(), is.GetMessage()); why != "" {
 			parts = append(parts, why)

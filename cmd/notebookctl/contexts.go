@@ -40,7 +40,7 @@ func (a *app) contextList() *cobra.Command {
 				return err
 			}
 			if len(file.Contexts) == 0 {
-				a.say("%s", a.l.T("There are no contexts; %s is called. Make one with: notebookctl context set NAME --server HOST:PORT", contexts.Context{}))
+				a.say("%s", a.l.T("There are no contexts; %s is called. Make one with: notebookctl context set NAME --server HOST:PORT", contexts.Context{}.In(a.l)))
 				return nil
 			}
 			t := a.l.T

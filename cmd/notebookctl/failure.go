@@ -200,9 +200,9 @@ var fieldFlags = map[string]string{
 // whoAmI says what was sent to prove who calls.
 func (a *app) whoAmI() string {
 	if sent := a.where.Credentials(a.l); sent != "" {
-		return a.l.T("%s was called with %s.", a.where, sent)
+		return a.l.T("%s was called with %s.", a.where.In(a.l), sent)
 	}
-	return a.l.T("%s was called without any credentials.", a.where)
+	return a.l.T("%s was called without any credentials.", a.where.In(a.l))
 }
 
 // transportForm is what gRPC puts around the error of a connection.
@@ -223,21 +223,22 @@ func (a *app) explainTransport(p *problem) []string {
 	if m := transportForm.FindStringSubmatch(reason); m != nil {
 		reason = m[1]
 	}
+	reason = a.l.Reported(reason)
 	switch p.status.Code() {
 	case codes.DeadlineExceeded:
 		means, do := a.l.Reason(notebookv1.ErrorReason_ERROR_REASON_CALLER_GONE)
-		return []string{means, do, t("The server is %s.", a.where)}
+		return []string{means, do, t("The server is %s.", a.where.In(a.l))}
 	case codes.Canceled:
 		return []string{t("interrupted")}
 	case codes.Unauthenticated:
 		return []string{t("The credentials could not be sent."), reason, a.whoAmI()}
 	case codes.Unimplemented:
-		return []string{t("%s is no notebookd, or one of another version.", a.where), reason}
+		return []string{t("%s is no notebookd, or one of another version.", a.where.In(a.l)), reason}
 	case codes.Unavailable:
 	default:
-		return []string{t("The call failed: %s", reason), t("The server is %s.", a.where)}
+		return []string{t("The call failed: %s", reason), t("The server is %s.", a.where.In(a.l))}
 	}
-	lines := []string{t("%s cannot be reached.", a.where), reason}
+	lines := []string{t("%s cannot be reached.", a.where.In(a.l)), reason}
 	switch {
 	case has("connection refused"):
 		lines = append(lines, t("Nothing listens there. Start the server (`make run`), or name another one with --server or a context."))

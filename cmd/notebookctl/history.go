@@ -283,7 +283,7 @@ func (a *app) changeFields(c *notebookv1.ImageChange) *table.Fields {
 	f.Add(t("Sent to the cloud"), table.Text(sent))
 	f.Add(t("Request id"), table.Text(c.GetRequestId()))
 	f.Add(t("The cloud's id"), table.Text(c.GetCloudRequestId()))
-	f.Add(t("Accepted"), table.Text(strings.Join(c.GetAcknowledged(), ", ")))
+	f.Add(t("Accepted"), table.Text(a.l.Join(c.GetAcknowledged())))
 	for i, step := range c.GetSteps() {
 		name := ""
 		if i == 0 {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -25,12 +24,12 @@ const (
 
 // outputFlag adds the flag for the form of the output.
 func (a *app) outputFlag(cmd *cobra.Command, output *string, forms ...string) {
-	cmd.Flags().StringVarP(output, "output", "o", asTable, a.l.T("`form` of the output: %s", strings.Join(forms, ", ")))
+	cmd.Flags().StringVarP(output, "output", "o", asTable, a.l.T("`form` of the output: %s", a.l.Join(forms)))
 	a.completeFlag(cmd, "output", fixed(forms...))
 	check := cmd.PreRunE
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
 		if !slices.Contains(forms, *output) {
-			return usagef(a.l.T("--output is one of %s, not %q", strings.Join(forms, ", "), *output))
+			return usagef(a.l.T("--output is one of %s, not %q", a.l.Join(forms), *output))
 		}
 		if check != nil {
 			return check(cmd, args)

@@ -219,9 +219,9 @@ func (a *app) changedWords(before, after *notebookv1.Notebook, little bool) stri
 		told = append(told, fmt.Sprintf("%s: %s → %s", path, cmp.Or(from, "-"), cmp.Or(to, "-")))
 	}
 	if len(rest) > 0 {
-		told = append(told, strings.Join(rest, ", "))
+		told = append(told, a.l.Join(rest))
 	}
-	return table.Clean(strings.Join(told, "; "))
+	return table.Clean(strings.Join(told, a.l.Pick("; ", "；")))
 }
 
 // fieldsOf returns the paths of the fields of a message that a filter may name.

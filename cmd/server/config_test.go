@@ -277,7 +277,11 @@ clouds:
 		{[]string{"nonsense"}, 2, "server：没有命令 \"nonsense\"\n用法：\n"},
 		{[]string{"token", "-subject", "a\nb"}, 1, "token: subject：必须是不超过 1024 字节、不含控制字符的文本\n"},
 		{[]string{"healthcheck", "-config", "/does/not/exist"}, 1, "healthcheck: 配置：无法打开 /does/not/exist：文件不存在\n"},
+		{[]string{"healthcheck", "-h"}, 0, "server healthcheck 的用法：\n"},
 		{[]string{"healthcheck", "-h"}, 0, "询问它是否存活"},
+		{[]string{"--check"}, 2, "没有选项 -check\n用法：\n"},
+		{[]string{"--config"}, 2, "选项 -config 需要一个值\n用法：\n"},
+		{[]string{"--version=7"}, 2, "选项 -version 的值 \"7\" 无效：格式不对\n用法：\n"},
 		{[]string{"token"}, 2, "用法：server token"},
 		{[]string{"token", "-subject", "anna"}, 0, "令牌（仅此一次显示）: nbd_"},
 	} {

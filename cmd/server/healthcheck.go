@@ -32,7 +32,7 @@ func healthcheck(ctx context.Context, args []string, stdout, stderr io.Writer) i
 		ofConfig, ofLive = "所询问的服务器的配置`文件`", "询问它是否存活，而不是是否就绪"
 	}
 	flags := flag.NewFlagSet("server healthcheck", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags.SetOutput(flagsOutput(stderr, chinese))
 	file := flags.String("config", "", ofConfig)
 	live := flags.Bool("live", false, ofLive)
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {

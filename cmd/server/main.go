@@ -83,6 +83,14 @@ func saidOf(err error, chinese bool) string {
 	return sentences.Starting(err.Error())
 }
 
+// flagsOutput is where package flag says what is wrong with a command line.
+func flagsOutput(w io.Writer, chinese bool) io.Writer {
+	if chinese {
+		return sentences.Flags(w)
+	}
+	return w
+}
+
 // run is main with its surroundings given. It returns the exit code: 0, 1 when
 // the server failed, 2 when the command line or the configuration is wrong.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -97,7 +105,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		say = helpInChinese
 	}
 	flags := flag.NewFlagSet("server", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags.SetOutput(flagsOutput(stderr, chinese))
 	flags.Usage = func() {
 		_, _ = fmt.Fprint(stderr, say.usage)
 		flags.PrintDefaults()

@@ -39,7 +39,7 @@ func newToken(_ context.Context, args []string, stdout, stderr io.Writer) int {
 		say = tokenInChinese
 	}
 	flags := flag.NewFlagSet("server token", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags.SetOutput(flagsOutput(stderr, chinese))
 	subject := flags.String("subject", "", say.subject)
 	var groups []string
 	flags.Func("group", say.group, func(name string) error {

@@ -18,7 +18,7 @@ import (
 // different each time, and stands in the translation for the same:
 //
 //   - `{n}` is a whole number;
-//   - `{field}` has no white space, and `{quoted}` is in double quotes;
+//   - `{field}` and `{word}` have no white space, and `{quoted}` is in double quotes;
 //   - `{sentence}` is a sentence of the table itself;
 //   - anything else is any text, translated if it is a sentence of the table.
 var (
@@ -48,10 +48,12 @@ type table struct {
 	templates []template
 }
 
+const oneWord = `([^\s"]\S*)`
+
 var (
 	placeholder = regexp.MustCompile(`\{[a-z]+\}`)
 	// patterns are what placeholders stand for, where that is not any text.
-	patterns = map[string]string{"{n}": `([0-9]+)`, "{field}": `([^\s"]\S*)`, "{quoted}": `("(?:[^"\\]|\\.)*")`}
+	patterns = map[string]string{"{n}": `([0-9]+)`, "{field}": oneWord, "{word}": oneWord, "{quoted}": `("(?:[^"\\]|\\.)*")`}
 )
 
 var (
@@ -77,7 +79,7 @@ func parse(data []byte) *table {
 		t.templates = append(t.templates, template{regexp.MustCompile("(?s)" + form + "$"), english, len(strings.Join(fixed, "")), names, zh})
 		delete(t.whole, english)
 	}
-	// The one that says the most comes first.
+	// The one that says the most comes first, and {sentence} before a {text} of any kind.
 	slices.SortFunc(t.templates, func(a, b template) int {
 		return cmp.Or(cmp.Compare(b.fixed, a.fixed), strings.Compare(a.english, b.english))
 	})

@@ -195,9 +195,13 @@ func TestEverythingOfStarting(t *testing.T) {
 		"grpc: listen tcp 127.0.0.1:9090: bind: address already in use":                                      "grpc：无法监听 127.0.0.1:9090：端口已被占用",
 		"storage: data directory a is in use by another process; give each its own, or share a NATS cluster": "存储：数据目录 a 正被另一个进程使用；请给每个进程单独的目录，或共用一个 NATS 集群",
 		"storage: data directory: mkdir /a: permission denied":                                               "存储：数据目录：无法创建目录 /a：没有权限",
-		"storage: stream KV_A is not as configured: max age is 5s and should be 9s; change the configuration, or the stream with the nats tool": "存储：流 KV_A 与配置不符（max age is 5s and should be 9s）；请修改配置，或用 nats 工具修改该流",
-		`Get "http://127.0.0.1:1/readyz": dial tcp 127.0.0.1:1: connect: connection refused`:                                                    `无法请求 "http://127.0.0.1:1/readyz"：127.0.0.1:1 拒绝连接`,
-		"something that nobody has thought of: and that stays":                                                                                  "something that nobody has thought of: and that stays",
+		"storage: stream KV_A is not as configured: max age is 5s and should be 9s; change the configuration, or the stream with the nats tool":                                    "存储：流 KV_A 与配置不符（最长保留时间为 5s，应为 9s）；请修改配置，或用 nats 工具修改该流",
+		`Get "http://127.0.0.1:1/readyz": dial tcp 127.0.0.1:1: connect: connection refused`:                                                                                       `无法请求 "http://127.0.0.1:1/readyz"：127.0.0.1:1 拒绝连接`,
+		"storage: stream KV_A is not as configured: replicas is 1 and should be 3; sealed is true and should be false; change the configuration, or the stream with the nats tool": "存储：流 KV_A 与配置不符（副本数为 1，应为 3；封存为 true，应为 false）；请修改配置，或用 nats 工具修改该流",
+		"error reading server preface: EOF": "无法读取服务器的应答：连接被对方关闭",
+		"authentication handshake failed: tls: failed to verify certificate: x509: certificate is valid for a, b, not c": "TLS 握手失败：证书未通过验证：证书只适用于 a, b，不适用于 c",
+		"dial tcp: lookup nowhere on 10.0.0.2:53: no such host":                                                          "10.0.0.2:53 上找不到主机 nowhere",
+		"something that nobody has thought of: and that stays":                                                           "something that nobody has thought of: and that stays",
 	} {
 		if got := Starting(english); got != want {
 			t.Errorf("%q is %q, want %q", english, got, want)

@@ -185,7 +185,7 @@ export const t = translator(
       failed: "镜像没有变更。",
       failedSent: "失败前已向云发送过请求，请查看笔记本实例的状态。",
       failedUnsent: "没有向云发送任何请求。",
-      cloudCode: "云返回码",
+      cloudCode: "云端错误码",
       cloudRequest: "云端请求 ID",
       another: "再次变更",
       unsure: "不确定服务器是否收到了请求",

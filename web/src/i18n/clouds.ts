@@ -92,7 +92,7 @@ export const t = translator(
       openUntil: "剩余 {left}",
       untilNow: "等待下一次调用",
       error: "最近的错误",
-      cloudCode: "云返回码",
+      cloudCode: "云端错误码",
       hour: "最近一小时",
       hourAgo: "60 分钟前",
       hourNow: "现在",

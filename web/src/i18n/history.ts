@@ -84,7 +84,7 @@ export const t = translator(
       newNotebook: "新笔记本实例",
       sentNo: "没有向云发送任何会产生变更的请求。",
       sentYes: "已向云发送会产生变更的请求。",
-      cloudCode: "云返回码",
+      cloudCode: "云端错误码",
       repeat: "重复此变更",
       back: "恢复为之前的镜像",
       repeatOf: "重复此变更：{notebook} 使用 {image}",

@@ -10,7 +10,8 @@ const maxDepth = 4;
 const maxParts = 5;
 
 const placeholder = /\{[a-z]+\}/g;
-const patterns: Record<string, string> = { "{n}": "([0-9]+)", "{field}": '([^\\s"]\\S*)', "{quoted}": '("(?:[^"\\\\]|\\\\.)*")' };
+const oneWord = '([^\\s"]\\S*)';
+const patterns: Record<string, string> = { "{n}": "([0-9]+)", "{field}": oneWord, "{word}": oneWord, "{quoted}": '("(?:[^"\\\\]|\\\\.)*")' };
 
 interface Template {
   form: RegExp;

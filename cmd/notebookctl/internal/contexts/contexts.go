@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -284,10 +283,10 @@ func (b bearer) token() (string, error) {
 	return token, nil
 }
 
-// String says where a context goes, for messages.
-func (c Context) String() string {
+// In says where a context goes, for messages.
+func (c Context) In(l words.Language) string {
 	if c.Plain() {
-		return fmt.Sprintf("%s (plaintext)", c.Address())
+		return c.Address() + l.Pick(" (plaintext)", "（明文）")
 	}
-	return fmt.Sprintf("%s (TLS)", c.Address())
+	return c.Address() + l.Pick(" (TLS)", "（TLS）")
 }

@@ -47,7 +47,7 @@ var reasons = map[notebookv1.ErrorReason]reasonText{
 	},
 	notebookv1.ErrorReason_ERROR_REASON_CLOUD_REJECTED: {
 		text{"The cloud refused the operation.", "该云拒绝了此操作。"},
-		text{"If the notebook is starting, stopping or being made, wait until that has ended; otherwise ask for something else, or tell the operator of notebookd the cloud's code.", "如果笔记本实例正在启动、停止或创建，请等其结束；否则请调整请求，或把云端错误码告知 notebookd 管理员。"},
+		text{"If the notebook is starting, stopping or being made, wait until that has ended; otherwise ask for something else, or show this to the operator of notebookd.", "如果笔记本实例正在启动、停止或创建，请等其结束；否则请调整请求，或把以上信息告知 notebookd 管理员。"},
 	},
 	notebookv1.ErrorReason_ERROR_REASON_OPERATION_NOT_SUPPORTED: {
 		text{"The cloud, or this version of notebookd, cannot do that.", "该云或当前版本的 notebookd 不支持此操作。"},
@@ -189,6 +189,17 @@ func (l Language) Said(english string) string {
 		return sentences.Of(english)
 	}
 	return english
+}
+
+// Reported is what the system, or a library, says of a connection or a file.
+func (l Language) Reported(english string) string {
+	if l == English {
+		return english
+	}
+	if zh := sentences.Starting(english); zh != english {
+		return zh
+	}
+	return "系统报告：" + english
 }
 
 // Why says why something is so: in the server's words, which are more exact than what
