@@ -160,7 +160,7 @@ func (s *Storage) Bucket(ctx context.Context, name string, keep time.Duration) (
 	}); err != nil {
 		return nil, err
 	}
-	bucket, err := s.js.KeyValue(ctx, name)
+	bucket, err := asked(ctx, func(ctx context.Context) (jetstream.KeyValue, error) { return s.js.KeyValue(ctx, name) })
 	if err != nil {
 		return nil, fmt.Errorf("storage: bucket %s: %w", name, err)
 	}
@@ -169,23 +169,43 @@ func (s *Storage) Bucket(ctx context.Context, name string, keep time.Duration) (
 
 // Peek returns a stream that exists, with what it holds at this moment.
 func (s *Storage) Peek(ctx context.Context, name string) (jetstream.Stream, error) {
-	stream, err := s.js.Stream(ctx, s.streamName(name))
+	stream, err := s.stream(ctx, s.streamName(name))
 	if err != nil {
 		return nil, fmt.Errorf("storage: stream %s: %w", s.streamName(name), err)
 	}
 	return stream, nil
 }
 
+func (s *Storage) stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	return asked(ctx, func(ctx context.Context) (jetstream.Stream, error) { return s.js.Stream(ctx, name) })
+}
+
+// answeredWithin is how long an answer is waited for before it is asked again.
+const answeredWithin = 5 * time.Second
+
+// asked asks until there is an answer. While a cluster elects its leaders, it may answer
+// nothing at all, and what was asked then is answered by no leader later.
+func asked[T any](ctx context.Context, ask func(context.Context) (T, error)) (T, error) {
+	for {
+		once, cancel := context.WithTimeout(ctx, answeredWithin)
+		answer, err := ask(once)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return answer, err
+		}
+	}
+}
+
 func (s *Storage) open(ctx context.Context, want jetstream.StreamConfig) (jetstream.Stream, error) {
 	want.Storage, want.Replicas = s.kind, s.replicas
-	stream, err := s.js.Stream(ctx, want.Name)
+	stream, err := s.stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if err := s.setAside(want.Name); err != nil {
 			return nil, err
 		}
-		stream, err = s.js.CreateStream(ctx, want)
+		stream, err = asked(ctx, func(ctx context.Context) (jetstream.Stream, error) { return s.js.CreateStream(ctx, want) })
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another replica was faster
-			stream, err = s.js.Stream(ctx, want.Name)
+			stream, err = s.stream(ctx, want.Name)
 		}
 	}
 	if err != nil {

@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/notebookd/notebookd/internal/natstest"
@@ -98,6 +101,51 @@ func TestNotesThatAreNoNotes(t *testing.T) {
 	n, err := openNotes(path, true)
 	if err != nil || n.trusted {
 		t.Errorf("trusted %v, %v", n.trusted, err)
+	}
+}
+
+// TestUnanswered: what a cluster without a leader did not answer is asked again, within
+// the time that there is.
+func TestUnanswered(t *testing.T) {
+	t.Parallel()
+	node, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.Start()
+	t.Cleanup(node.Shutdown)
+	if !node.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server is not ready")
+	}
+	leader, err := nats.Connect(node.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(leader.Close)
+	var asked atomic.Int64
+	if _, err := leader.Subscribe("$JS.API.STREAM.INFO.*", func(m *nats.Msg) {
+		if asked.Add(1) <= 1 {
+			return
+		}
+		_ = m.Respond([]byte(`{"type": "io.nats.jetstream.api.v1.stream_info_response", "error": {"code": 503, "err_code": 10008, "description": "elected"}}`))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := leader.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, Config{Cluster: &ClusterConfig{URLs: []string{node.ClientURL()}}})
+	t.Cleanup(s.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := s.Bucket(ctx, "A", 0); err == nil || !strings.Contains(err.Error(), "elected") || asked.Load() != 2 {
+		t.Errorf("after %d questions: %v", asked.Load(), err)
+	}
+	asked.Store(-1000)
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := s.Peek(short, "A"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("without an answer: %v", err)
 	}
 }
 
