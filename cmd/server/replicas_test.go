@@ -307,6 +307,7 @@ func (r *replicas) churn(rng *rand.Rand) {
 
 // TestReplicas runs three servers on three NATS nodes.
 func TestReplicas(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	r := startReplicas(t, 3)
 	rng := rand.New(rand.NewPCG(3, 4))
 	r.held("scnet")

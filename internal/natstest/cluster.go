@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -385,27 +385,53 @@ func (c *Cluster) end() {
 	}
 }
 
+// held are the ports of this process's clusters.
+var held = struct {
+	mu   sync.Mutex // guards what is below
+	port map[int]bool
+	last int
+}{port: map[int]bool{}}
+
 // freePorts finds ports that are free, and likely to be so whenever a node is
-// restarted: below those that operating systems hand out by themselves.
+// restarted: below those that operating systems hand out by themselves, and not among
+// those that other processes with clusters find, which run at the same time and have
+// process ids of their own. They are given back when the test has ended.
 func freePorts(tb testing.TB, count int) []int {
 	tb.Helper()
-	const lowest, beyond = 10000, 32768
+	const lowest, beyond, each = 10000, 32768, 128
+	first := lowest + os.Getpid()%((beyond-lowest)/each)*each
+	held.mu.Lock()
+	defer held.mu.Unlock()
 	var ports []int
-	for range 100 * count {
+	for range each {
 		if len(ports) == count {
 			break
 		}
-		port := lowest + rand.IntN(beyond-lowest) //nolint:gosec // chance is to avoid others, not to hide from them
+		held.last = (held.last + 1) % each
+		port := first + held.last
+		if held.port[port] {
+			continue
+		}
 		listener, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", loopback(port))
 		if err != nil {
 			continue
 		}
-		defer listener.Close() // not before all are found, or they might be found twice
+		_ = listener.Close()
 		ports = append(ports, port)
 	}
 	if len(ports) < count {
 		tb.Fatal("natstest: no free ports")
 	}
+	for _, port := range ports {
+		held.port[port] = true
+	}
+	tb.Cleanup(func() {
+		held.mu.Lock()
+		defer held.mu.Unlock()
+		for _, port := range ports {
+			delete(held.port, port)
+		}
+	})
 	return ports
 }
 
