@@ -4,6 +4,7 @@ import { locale, lang, setLang } from "./i18n";
 import { t } from "./i18n/common";
 import { Connection } from "./live/connection";
 import { href, place } from "./router";
+import { list } from "./ui/format";
 import { theme, type Theme } from "./ui/theme";
 import { ChangeView } from "./views/change";
 import { CloudsView } from "./views/clouds";
@@ -92,7 +93,7 @@ function Who() {
   if (!consoleConfig.value?.auth.required || !who) return null;
   return (
     <>
-      <span class="who muted" title={[who.subject, ...(who.groups ?? [])].join(", ")}>
+      <span class="who muted" title={list([who.subject, ...(who.groups ?? [])])}>
         {who.subject}
       </span>
       {who.method === "METHOD_CERTIFICATE" ? null : (

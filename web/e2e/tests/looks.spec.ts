@@ -36,7 +36,7 @@ test.describe("everybody can read", () => {
   test("how a notebook is replaced", async ({ page, server, clouds, expected }) => await play(recreations, { page, server, clouds, expected }));
   test("clouds that fail and a server that is lost", async ({ page, server, clouds, expected }) => await play(outage, { page, server, clouds, expected }));
   asking("how to sign in", async ({ page, server, clouds, expected, tokens, issuer }) => {
-    const names = ["ben", "ben, viewers", "您的身份是 ben", "carl", "carl, strangers", "strangers", "复制：carl", "oidc:dora", "oidc:operators", "access_denied: told by the issuer"];
+    const names = ["ben", "ben、viewers", "您的身份是 ben", "carl", "carl、strangers", "strangers", "复制：carl", "oidc:dora", "oidc:operators", "access_denied: told by the issuer"];
     await play(signIn, { page, server, clouds, expected, tokens, issuer }, tokens.anna, names);
   });
 });

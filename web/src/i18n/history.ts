@@ -54,7 +54,7 @@ export const t = translator(
       clear: "清除",
       chips: "仅显示",
       chip_failed: "失败",
-      chip_unknown: "结果不明",
+      chip_unknown: "结果未知",
       chip_day: "最近一天",
       chip_mine: "我的",
       faultAt: "第 {at} 个字符处：",

@@ -1,6 +1,6 @@
 // Formatters of Intl. To make one takes longer than to use it a hundred times.
 
-import { locale } from "../i18n";
+import { lang, locale } from "../i18n";
 
 /** perLocale keeps what is made for a locale. */
 function perLocale<F>(make: (locale: string) => F): () => F {
@@ -18,3 +18,6 @@ export const numbers = perLocale((l) => new Intl.NumberFormat(l, { maximumFracti
 
 /** "3 min. ago", "in 2 days". */
 export const relativeTime = perLocale((l) => new Intl.RelativeTimeFormat(l, { numeric: "always", style: "short" }));
+
+/** list joins words as the language does, but for those that are missing: "a, b", "a、b". */
+export const list = (words: readonly (string | undefined)[]): string => words.filter(Boolean).join(lang.value === "zh" ? "、" : ", ");

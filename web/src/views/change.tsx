@@ -16,6 +16,7 @@ import { href, place } from "../router";
 import { PhaseBadge, StateBadge } from "../ui/badge";
 import { Copy } from "../ui/copy";
 import { duration } from "../ui/duration";
+import { list } from "../ui/format";
 import { Problem } from "../ui/problem";
 import { Said } from "../ui/said";
 import { ago, now } from "../ui/time";
@@ -221,7 +222,7 @@ export function ChangeView({ name }: { name: string }) {
           <p>
             <strong>{t("mayNot")}</strong>
           </p>
-          <p>{t("mayNotDetail", { cloud: cloudId, location: locationId, subject: caller.value.subject ?? "?", roles: roles.join(", ") || t("noRoles") })}</p>
+          <p>{t("mayNotDetail", { cloud: cloudId, location: locationId, subject: caller.value.subject ?? "?", roles: list(roles) || t("noRoles") })}</p>
         </div>
       </div>
     );
@@ -392,7 +393,7 @@ function Form(props: {
           <datalist id="change-images">
             {seen.map((s) => (
               <option key={s.uri} value={s.uri}>
-                {[s.type, s.count === 1 ? t("seenOnce") : t("seen", { count: s.count })].filter(Boolean).join(", ")}
+                {list([s.type, s.count === 1 ? t("seenOnce") : t("seen", { count: s.count })])}
               </option>
             ))}
           </datalist>

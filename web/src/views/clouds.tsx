@@ -1,7 +1,7 @@
 import type { ComponentChildren } from "preact";
 import type { Breaker, Cloud, Location } from "../api/types";
 import { parseDuration } from "../api/errors";
-import { locale } from "../i18n";
+import { lang, locale } from "../i18n";
 import { t } from "../i18n/clouds";
 import { t as common } from "../i18n/common";
 import { locationStateWord, reasonWord } from "../i18n/words";
@@ -9,6 +9,7 @@ import { clouds, cloudsError, connection, locations, readClouds } from "../live/
 import { href } from "../router";
 import { LocationBadge } from "../ui/badge";
 import { duration } from "../ui/duration";
+import { list } from "../ui/format";
 import { Problem } from "../ui/problem";
 import { Said } from "../ui/said";
 import { ago, clockTime, now } from "../ui/time";
@@ -91,7 +92,7 @@ function CloudCard({ cloud, everywhere }: { cloud: Cloud; everywhere: Location[]
       )}
       {kinds.length > 0 ? (
         <p class="muted small">
-          {t("cardsScale", { scales: kinds.map((kind) => `${kindWord(kind)} 0–${number(scaleOf(everywhere, kind))}`).join(", ") })} {places.some(sharesCards) ? t("cardsShared") : ""}
+          {t("cardsScale", { scales: list(kinds.map((kind) => `${kindWord(kind)} 0–${number(scaleOf(everywhere, kind))}`)) })} {places.some(sharesCards) ? t("cardsShared") : ""}
         </p>
       ) : null}
     </section>
@@ -153,12 +154,7 @@ function LocationCard({ location: l, everywhere }: { location: Location; everywh
           {l.message || l.cloudCode ? (
             <p class="detail">
               <Said text={l.message ?? ""} />
-              {l.cloudCode ? (
-                <>
-                  {" "}
-                  ({t("cloudCode")} <code>{l.cloudCode}</code>)
-                </>
-              ) : null}
+              {l.cloudCode ? <span> {common("brackets", { text: `${t("cloudCode")} ${l.cloudCode}` })}</span> : null}
             </p>
           ) : null}
         </div>
@@ -197,7 +193,7 @@ function BreakerState({ breaker: b }: { breaker: Breaker }) {
   return (
     <span class={`badge ${tone}`}>
       {b.operation ? t(b.operation) : ""} {t(state)}
-      {state === "STATE_OPEN" ? `, ${open ? t("openUntil", { left: left(b.openUntil) }) : t("untilNow")}` : ""}
+      {state === "STATE_OPEN" ? `${lang.value === "zh" ? "，" : ", "}${open ? t("openUntil", { left: left(b.openUntil) }) : t("untilNow")}` : ""}
     </span>
   );
 }
@@ -221,7 +217,7 @@ function timeOfDay(ms: number): string {
 }
 
 function span(s: Segment, last: boolean): string {
-  const why = s.reasons.length > 0 ? ` (${s.reasons.map((r) => r.replace(/^ERROR_REASON_/, "")).join(", ")})` : "";
+  const why = s.reasons.length > 0 ? ` (${list(s.reasons.map((r) => r.replace(/^ERROR_REASON_/, "")))})` : "";
   const state = segmentWord(s.state) + why;
   return last ? t("hourSince", { from: timeOfDay(s.from), state }) : t("hourFrom", { from: timeOfDay(s.from), to: timeOfDay(s.to), state });
 }

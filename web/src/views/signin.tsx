@@ -9,6 +9,7 @@ import { reasonWord } from "../i18n/words";
 import { t } from "../i18n/signin";
 import { countdown, now } from "../ui/time";
 import { Copy } from "../ui/copy";
+import { list } from "../ui/format";
 import { Problem } from "../ui/problem";
 import { Said } from "../ui/said";
 import "./signin.css";
@@ -268,7 +269,7 @@ export function NoRole() {
         {who?.groups?.length ? (
           <>
             <dt>{t("groups")}</dt>
-            <dd>{who.groups.join(", ")}</dd>
+            <dd>{list(who.groups)}</dd>
           </>
         ) : null}
       </dl>
