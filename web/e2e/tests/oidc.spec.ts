@@ -79,10 +79,26 @@ test("a sign-in is renewed before it ends, and told when it has ended", async ({
   const ends = page.getByText(/^Your sign-in ends in 00:0[0-3]:\d\d\.$/);
   await expect(ends).toBeVisible();
   issuer.lifetime = 3600;
+  // What the page asks first when it is back, with the old token, is answered last.
+  const old = `Bearer ${(await kept(page)).token}`;
+  let renewed = () => {};
+  const whenRenewed = new Promise<void>((resolve) => (renewed = resolve));
+  await page.route("**/v1/caller", async (route) => {
+    if (route.request().headers()["authorization"] === old) {
+      await whenRenewed;
+      return await route.continue();
+    }
+    await route.fulfill({ response: await route.fetch() });
+    renewed();
+  });
+  const late = page.waitForEvent("requestfinished", (r) => r.url().endsWith("/v1/caller") && r.headers()["authorization"] === old);
   await page.getByRole("button", { name: "Renew it now" }).click();
   await expect.poll(() => issuer.exchanged).toBe(2);
   await expect(change(page)).toBeVisible();
+  await late;
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
   await expect(ends).toBeHidden();
+  await page.unroute("**/v1/caller");
   expect(prompts(issuer)).toEqual([null, "none"]);
 
   // One whom the issuer has to ask first is asked.

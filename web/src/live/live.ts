@@ -148,8 +148,10 @@ export async function readClouds(): Promise<void> {
 }
 
 async function askCaller(): Promise<void> {
+  const sent = token();
   try {
-    caller.value = await getCaller();
+    const who = await getCaller();
+    if (token() === sent) caller.value = who; // or somebody has signed in since
   } catch (cause) {
     if (!(cause instanceof ApiError) || cause.reason === "UNAUTHENTICATED") return; // the call has told the session
     if (cause.own && cause.http === 404) caller.value = { method: "METHOD_NONE", grants: [{ role: "ROLE_ADMIN", parent: "clouds/-" }] };
