@@ -112,6 +112,9 @@ func TestWatchResumes(t *testing.T) {
 	})
 	for times, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		before, wordsBefore, linesBefore := states(), len(inWords.stdout.String()), len(inJSON.stdout.String())
+		if before == nil {
+			t.Fatal("a location is not read, though nothing happens")
+		}
 		if err := s.process.Process.Signal(signal); err != nil {
 			t.Fatal(err)
 		}

@@ -183,14 +183,16 @@ func (s *Storage) stream(ctx context.Context, name string) (jetstream.Stream, er
 // answeredWithin is how long an answer is waited for before it is asked again.
 const answeredWithin = 5 * time.Second
 
-// asked asks until there is an answer. While a cluster elects its leaders, it may answer
-// nothing at all, and what was asked then is answered by no leader later.
+// asked asks until there is an answer, as long as ctx has time; without a deadline it
+// asks once. While a cluster elects its leaders, it may answer nothing at all, and what
+// was asked then is answered by no leader later.
 func asked[T any](ctx context.Context, ask func(context.Context) (T, error)) (T, error) {
+	_, ends := ctx.Deadline()
 	for {
 		once, cancel := context.WithTimeout(ctx, answeredWithin)
 		answer, err := ask(once)
 		cancel()
-		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		if err == nil || !ends || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			return answer, err
 		}
 	}
